@@ -1,0 +1,75 @@
+"""The pseudo-inverse of 2D convolutions in PyTorch, and the deblurring of pictures that stands on it.
+
+The public names are loaded when they are first used, so that ``convpinv --help`` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convpinv import testing
+    from convpinv.arguments import ArgumentError, ConvergenceError, ConvpinvError, KernelGradientError, SolverRefusedError
+    from convpinv.functional import conv_pinv2d
+    from convpinv.imaging import DeblurReport, DeblurResult, blur, deblur, estimate_noise, psf
+    from convpinv.linalg import AdjointOperator, Conv2dOperator, PinvOperator, Solution, Status
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdjointOperator": "convpinv.linalg",
+    "ArgumentError": "convpinv.arguments",
+    "Conv2dOperator": "convpinv.linalg",
+    "ConvergenceError": "convpinv.arguments",
+    "ConvpinvError": "convpinv.arguments",
+    "DeblurReport": "convpinv.imaging",
+    "DeblurResult": "convpinv.imaging",
+    "KernelGradientError": "convpinv.arguments",
+    "PinvOperator": "convpinv.linalg",
+    "Solution": "convpinv.linalg",
+    "SolverRefusedError": "convpinv.arguments",
+    "Status": "convpinv.linalg",
+    "blur": "convpinv.imaging",
+    "conv_pinv2d": "convpinv.functional",
+    "deblur": "convpinv.imaging",
+    "estimate_noise": "convpinv.imaging",
+    "psf": "convpinv.imaging",
+    "testing": "convpinv",
+}
+
+__all__ = [
+    "AdjointOperator",
+    "ArgumentError",
+    "Conv2dOperator",
+    "ConvergenceError",
+    "ConvpinvError",
+    "DeblurReport",
+    "DeblurResult",
+    "KernelGradientError",
+    "PinvOperator",
+    "Solution",
+    "SolverRefusedError",
+    "Status",
+    "blur",
+    "conv_pinv2d",
+    "deblur",
+    "estimate_noise",
+    "psf",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'convpinv' has no attribute {name!r}")
+    if _HOMES[name] == "convpinv":
+        return importlib.import_module(f"convpinv.{name}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

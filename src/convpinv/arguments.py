@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,16 +166,21 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
 
 
 def images(
-    call: str, argument: str, value: object, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+    call: str,
+    argument: str,
+    value: object,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    each_channel_alone: bool = False,
 ) -> Tensor:
     """Check one image (C, H, W) or a batch of them (..., C, H, W) against an operator's side.
 
-    Where the operator's side has one channel, pictures of any number of channels pass: each is an image of its own.
+    With ``each_channel_alone``, pictures of any number of channels pass: each channel is an image of its own.
     """
     if not isinstance(value, Tensor):
-        fail(call, argument, describe(value), f"it must be a tensor of shape (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}")
-    channels, height, width = shape
-    fits = value.ndim >= 3 and value.shape[-2:] == (height, width) and (channels == 1 or value.shape[-3] == channels)
+        fail(call, argument, describe(value), f"it must be a tensor (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}")
+    fits = value.ndim >= 3 and value.shape[-2:] == shape[1:] and (each_channel_alone or value.shape[-3] == shape[0])
     if not fits:
         fail(call, argument, describe(value), f"its last three sizes (C, H, W) must be {shape}")
     if value.dtype != dtype:
@@ -187,3 +194,138 @@ def images(
     return value
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as planes (N, H, W) in a floating dtype, and the way back to what the caller gave.
+
+    ``shape`` is the caller's, ``channels`` how many planes in a row belong to one picture (1 for grey), ``numpy``
+    whether an array came in; ``dtype`` is that of the result: the picture's own, float32 for integers.
+    """
+
+    stack: Tensor
+    shape: tuple[int, ...]
+    channels: int
+    numpy: bool
+    dtype: torch.dtype
+
+    def restored(self, planes: Tensor) -> Any:
+        """Give planes (N, h, w) the caller's kind, layout and dtype; h and w may differ from the picture's."""
+        planes = planes.to(self.dtype)
+        if not self.numpy:
+            return planes.reshape(*self.shape[:-2], *planes.shape[-2:])
+        array = planes.cpu().numpy()
+        return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
+
+
+def pictures(call: str, argument: str, value: object, largest_ndim: int | None = None) -> Pictures:
+    """Return the planes of an array (H, W) or (H, W, C), or of a tensor (..., H, W).
+
+    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3.
+    """
+    if not isinstance(value, np.ndarray | Tensor):
+        fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor")
+    is_array = isinstance(value, np.ndarray)
+    integer = value.dtype.kind in "iu" if isinstance(value, np.ndarray) else not value.dtype.is_floating_point
+    tensor = real_tensor(call, argument, value)
+    if is_array and tensor.ndim not in (2, 3):
+        fail(call, argument, describe(value), "an array may be (H, W) or (H, W, C), channels last; a batch, a tensor")
+    if tensor.ndim < 2 or (largest_ndim is not None and tensor.ndim > largest_ndim):
+        fail(call, argument, describe(value), "a tensor may be (H, W), (C, H, W) or (B, C, H, W)")
+    if tensor.numel() == 0:
+        fail(call, argument, describe(value), "it must hold at least one pixel")
+    stack = tensor.permute(2, 0, 1) if is_array and tensor.ndim == 3 else tensor.reshape(-1, *tensor.shape[-2:])
+    if not all_finite(stack):
+        fail(call, argument, "not finite", "it holds NaN or infinity; fill or cut such pixels before")
+    dtype = torch.float32 if integer else stack.dtype
+    working = torch.float64 if integer or dtype == torch.float64 else torch.float32
+    channels = 1 if tensor.ndim == 2 else int(tensor.shape[-1 if is_array else -3])
+    return Pictures(stack.to(working).contiguous(), tuple(tensor.shape), channels, is_array, dtype)
+
+
+def finite(call: str, argument: str, value: object) -> float:
+    """Return a finite real number, from a Python or NumPy number or a tensor of one entry."""
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "ndim", None) == 0:
+        value = item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        fail(call, argument, describe(value), "it must be a real number")
+    number = float(value)
+    if not -float("inf") < number < float("inf"):
+        fail(call, argument, f"{number:g}", "it must be finite")
+    return number
+
+
+def positive(call: str, argument: str, value: object) -> float:
+    """Return a finite real number above 0."""
+    number = finite(call, argument, value)
+    if number <= 0.0:
+        fail(call, argument, f"{number:g}", "it must be above 0")
+    return number
+
+
+def odd_size(call: str, argument: str, value: object) -> int:
+    """Return an odd integer of at least 1."""
+    size = positive_integer(call, argument, value)
+    if size % 2 == 0:
+        fail(call, argument, size, "it must be odd, so that the PSF has a centre pixel")
+    return size
+
+
+def real_tensor(call: str, argument: str, value: object) -> Tensor:
+    """Return a real array or tensor as a tensor without gradient: floating as it is, integers in float64.
+
+    NumPy arrays of any byte order, stride and memory layout pass; they are copied only where torch cannot read them.
+    """
+    real = "it must hold real numbers, neither boolean nor complex"
+    if isinstance(value, Tensor):
+        if value.dtype == torch.bool or value.dtype.is_complex:
+            fail(call, argument, describe(value), real)
+        return value.detach() if value.dtype.is_floating_point else value.detach().to(torch.float64)
+    array = np.asarray(value) if isinstance(value, list | tuple) else value
+    if not isinstance(array, np.ndarray):
+        fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor of real numbers")
+    if array.dtype.kind not in "fiu":
+        fail(call, argument, describe(array), real)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if native.dtype.kind != "f" or native.dtype.itemsize > 8:
+        native = native.astype(np.float64)
+    if any(stride < 0 for stride in native.strides) or not native.flags.writeable:
+        native = native.copy()
+    return torch.from_numpy(native)
+
+
+def psf(call: str, argument: str, value: object) -> Tensor:
+    """Return a PSF (h, w) or (C, h, w), checked and normalised to sum 1 a channel, float64 on the CPU."""
+    tensor = real_tensor(call, argument, value).to("cpu", torch.float64, copy=True)
+    if tensor.ndim not in (2, 3) or tensor.numel() == 0:
+        fail(call, argument, describe(value), "its shape must be (h, w) or (C, h, w), none of them 0")
+    if not all_finite(tensor):
+        fail(call, argument, "not finite", "it holds NaN or infinity; every value must be a number")
+    largest = tensor.abs().amax()
+    # Scaled first: the sum of values near the largest number there is would overflow.
+    tensor = tensor / largest if largest > 0 else tensor
+    totals = tensor.sum((-2, -1), keepdim=True)
+    if not bool((totals > 1e-9).all()):
+        was = f"of sum {float(totals.min() * largest):.3g}"
+        fail(call, argument, was, "its sum must be positive (in each channel); subtract no more than its background")
+    tensor = tensor / totals
+    return tensor / tensor.sum((-2, -1), keepdim=True)
+
+
+def psf_fits(call: str, psf: Tensor, pictures: Pictures) -> None:
+    """Check a PSF (h, w) or (C, h, w) against the pictures that it is to blur or to restore."""
+    height, width = pictures.stack.shape[-2:]
+    if psf.ndim == 3 and psf.shape[0] not in (1, pictures.channels):
+        may_be = f"the picture has {pictures.channels} channels: give (h, w) or ({pictures.channels}, h, w)"
+        fail(call, "psf", describe(psf), may_be)
+    if psf.shape[-2] > height or psf.shape[-1] > width:
+        was = f"{psf.shape[-2]} x {psf.shape[-1]} pixels"
+        fail(call, "psf", was, f"it must not be larger than the picture, {height} x {width}")
+
+
+def seed(call: str, argument: str, value: object) -> int:
+    """Return the seed of a random generator: an integer of at least 0."""
+    number = int(value) if isinstance(value, np.integer) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
+        fail(call, argument, describe(value), "it must be an integer of at least 0, or None")
+    return number

@@ -1,0 +1,7 @@
+"""Convolutions as linear operators, and their pseudo-inverses. Knows nothing of pictures' meaning."""
+
+from convpinv.linalg.operator import AdjointOperator, Conv2dOperator
+from convpinv.linalg.pinv import PinvOperator
+from convpinv.linalg.solvers.base import Solution, Status
+
+__all__ = ["AdjointOperator", "Conv2dOperator", "PinvOperator", "Solution", "Status"]

@@ -1,0 +1,115 @@
+"""What a solver is: facts in, a prepared state out, and the state applied as often as one likes."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.spectrum import Regularization
+
+
+class Status(enum.Enum):
+    """How a solve ended; each member carries its message and, where it failed, the likely causes."""
+
+    DIRECT = ("solved directly", "")
+    CONVERGED = ("converged to the tolerance", "")
+    MAX_ITERATIONS = (
+        "stopped at max_iter before the tolerance",
+        "the problem is ill-conditioned (raise damp), or max_iter is too small",
+    )
+    STAGNATED = (
+        "stopped making progress before the tolerance",
+        "the tolerance is below what rounding allows, or damp = 0 meets singular values near 0 (raise damp or tol)",
+    )
+
+    @property
+    def message(self) -> str:
+        """One clause saying what happened."""
+        return self.value[0]
+
+    @property
+    def likely_causes(self) -> str:
+        """What usually brings it about, and the remedy."""
+        return self.value[1]
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the value may be trusted to the tolerance."""
+        return self in (Status.DIRECT, Status.CONVERGED)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A value and how it was come by.
+
+    Attributes
+    ----------
+    value : Tensor
+        The pseudo-inverse applied.
+    status : Status
+        How the solve ended.
+    iterations : int
+        Iterations done, 0 for direct solvers.
+    residual : float
+        Largest relative residual over the batch: of the system that was iterated on, or, for direct solvers, of the
+        normal equations ``‖Aᴴ(y − Ax) − damp²x‖ / ‖Aᴴy‖``.
+    """
+
+    value: Tensor
+    status: Status
+    iterations: int
+    residual: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a solver prepares for: the operator, the regularisation, and when iterations stop."""
+
+    operator: Conv2dOperator
+    regularization: Regularization
+    tolerance: float
+    max_iterations: int
+    applications: int
+
+
+class Solver(abc.ABC):
+    """A way of applying a pseudo-inverse. Solvers hold nothing; what :meth:`prepare` returns is the state."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    @abc.abstractmethod
+    def refuses(self, problem: Problem) -> str | None:
+        """One sentence saying why this solver cannot serve the problem; None where it can."""
+
+    @abc.abstractmethod
+    def describe(self, problem: Problem) -> str:
+        """Say for the plan how the problem would be solved, and what that costs."""
+
+    @abc.abstractmethod
+    def prepare(self, problem: Problem) -> Any:
+        """Do once what does not depend on y."""
+
+    @abc.abstractmethod
+    def apply(self, state: Any, batch: Tensor) -> Solution:
+        """``A⁺ y`` for a batch (B, Cout, H', W')."""
+
+    @abc.abstractmethod
+    def adjoint(self, state: Any, batch: Tensor) -> Solution:
+        """``(A⁺)ᴴ x`` for a batch (B, Cin, H, W), from the same state."""
+
+
+def direct(value: Tensor) -> Solution:
+    """Wrap the value of a direct solver; its residual is computed only when somebody asks."""
+    return Solution(value, Status.DIRECT, 0, 0.0)
+
+
+def batch_norm(batch: Tensor) -> Tensor:
+    """Euclidean norm of each picture of a batch: (B, ...) → (B,)."""
+    return torch.linalg.vector_norm(batch.flatten(1), dim=1)

@@ -1,0 +1,60 @@
+"""Which solver, what it costs, and why the others refuse: a plan that prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convpinv.arguments import SolverRefusedError
+from convpinv.linalg.solvers.base import Problem, Solver
+from convpinv.linalg.solvers.dense import Dense
+from convpinv.linalg.solvers.fourier import Fourier
+from convpinv.linalg.solvers.krylov import Krylov
+from convpinv.linalg.solvers.separable import Separable
+
+# In the order in which the automatic choice asks: what is exact and cheapest to apply first.
+SOLVERS: tuple[Solver, ...] = (Fourier(), Separable(), Dense(), Krylov())
+NAMES = tuple(solver.name for solver in SOLVERS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The solver that serves a problem, and a sentence from each that does not."""
+
+    solver: Solver
+    problem: Problem
+    refusals: tuple[tuple[Solver, str], ...]
+
+    def __str__(self) -> str:
+        operator = self.problem.operator
+        lines = [
+            ("solver", f"{self.solver.title}, {self.solver.describe(self.problem)}"),
+            ("operator", f"{_shape(operator.in_shape)} → {_shape(operator.out_shape)}, {_dtype(operator.dtype)}"),
+            ("cut", str(self.problem.regularization)),
+        ]
+        for index, (solver, reason) in enumerate(self.refusals):
+            lines.append(("refused" if index == 0 else "", f"{type(solver).__name__}: {reason}"))
+        return "\n".join(f"{head:<9}{text}" for head, text in lines)
+
+
+def choose(problem: Problem, requested: str) -> Plan:
+    """Plan with the solver that was asked for, or with the first that does not refuse."""
+    refusals: list[tuple[Solver, str]] = []
+    for solver in SOLVERS:
+        if requested not in ("auto", solver.name):
+            continue
+        reason = solver.refuses(problem)
+        if reason is None:
+            return Plan(solver, problem, tuple(refusals))
+        refusals.append((solver, reason))
+    serving = [solver.name for solver in SOLVERS if solver.refuses(problem) is None]
+    alternative = f"solver='{serving[0]}' serves" if serving else "use damp instead of atol and rtol"
+    reasons = "; ".join(f"{type(solver).__name__} refuses: {reason}" for solver, reason in refusals)
+    raise SolverRefusedError(f"pinv: solver is '{requested}'; {reasons}; {alternative}")
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return " x ".join(str(size) for size in shape)
+
+
+def _dtype(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,209 @@
+"""Every other boundary: conjugate gradients with the inverse symbol as preconditioner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convpinv.linalg import spectrum, structure
+from convpinv.linalg.correlation import multiply as multiply_symbol
+from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.polyphase import join_phases, split_phases
+from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm
+
+# Where damp = 0 the preconditioner must not divide by the zeros of the symbol: it is damped by this part of σ₁, and
+# more in the larger space, whose system is singular by construction and where a weak floor feeds the null space with
+# rounding (measured on 120 random operators: 1e-4 in both spaces takes half as many iterations again).
+FLOOR_IN_SMALLER_SPACE = 1e-2
+FLOOR_IN_LARGER_SPACE = 1e-1
+
+
+@dataclass(frozen=True)
+class NormalSystem:
+    """``A Aᴴ + damp²`` on outputs, or ``AᴴA + damp²`` on pictures, and the inverse symbol that preconditions it.
+
+    Both are nearly Toeplitz with the symbol ``K Kᴴ`` (``KᴴK``) of the polyphase kernel, and exactly so for *valid*
+    (*full*) convolutions: there the product itself is taken from the symbol, at two FFTs.
+    """
+
+    operator: Conv2dOperator
+    on_outputs: bool
+    damp: float
+    coarse: tuple[int, int]
+    inverse_symbol: Tensor
+    symbol: Tensor | None
+
+    def multiply(self, batch: Tensor) -> Tensor:
+        """Apply the system's matrix."""
+        if self.symbol is not None:
+            product = self._filter(self.symbol, batch)
+        elif self.on_outputs:
+            product = self.operator._apply(self.operator._apply_adjoint(batch))
+        else:
+            product = self.operator._apply_adjoint(self.operator._apply(batch))
+        return product + self.damp**2 * batch if self.damp else product
+
+    def precondition(self, batch: Tensor) -> Tensor:
+        """Embed in a larger periodic grid, divide by the symbol there, crop (Chan and Ng, SIAM Review 38, 1996)."""
+        return self._filter(self.inverse_symbol, batch)
+
+    def _filter(self, symbol: Tensor, batch: Tensor) -> Tensor:
+        height, width = batch.shape[-2:]
+        stride = (1, 1) if self.on_outputs else self.operator.geometry.stride
+        fine = (self.coarse[0] * stride[0], self.coarse[1] * stride[1])
+        embedded = split_phases(F.pad(batch, (0, fine[1] - width, 0, fine[0] - height)), stride)
+        product = multiply_symbol(symbol, spectrum.transform(embedded))
+        result = spectrum.inverse_transform(product, self.coarse, batch.is_complex())
+        return join_phases(result, stride)[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class KrylovState:
+    """The systems that the problem needs: the smaller space alone where damp > 0, both where damp = 0."""
+
+    problem: Problem
+    operator: Conv2dOperator
+    outputs: NormalSystem | None
+    pictures: NormalSystem | None
+
+
+@final
+class Krylov(Solver):
+    """Preconditioned conjugate gradients on the normal equations in the smaller of the two spaces.
+
+    With damp > 0 one system is solved, ``(A Aᴴ + damp²) u = y, x = Aᴴu`` or ``(AᴴA + damp²) x = Aᴴy``. With damp = 0
+    the shortest least-squares solution is made of at most two consistent systems, each of which conjugate gradients
+    solve whatever the rank: ``AᴴA v = Aᴴy``, then ``A Aᴴ u = A v, x = Aᴴu``. Everything is computed in double
+    precision: in single, ``κ²·ε`` of the normal equations would leave few digits.
+    """
+
+    name = "krylov"
+    title = "Krylov (inverse-symbol preconditioner)"
+
+    def refuses(self, problem: Problem) -> str | None:
+        """A rank threshold that was asked for: iterations see no singular values."""
+        if problem.regularization.is_default_cut:
+            return None
+        return "an iteration cannot cut singular values at a given atol or rtol; damp is what it can do"
+
+    def describe(self, problem: Problem) -> str:
+        """Name the space and the tolerance."""
+        operator = problem.operator
+        channels, height, width = operator.out_shape if structure.is_wide(operator) else operator.in_shape
+        side = "data side" if structure.is_wide(operator) else "image side"
+        return (
+            f"{side}, {height} x {width} x {channels}; iterates to a relative residual of {problem.tolerance:.0e}, "
+            f"at most {problem.max_iterations} iterations; unconverged raises"
+        )
+
+    def prepare(self, problem: Problem) -> KrylovState:
+        """Compute the symbol and its inverse, in the space or spaces where iterations will run."""
+        precise = torch.complex128 if problem.operator.dtype.is_complex else torch.float64
+        operator = problem.operator.to(precise)
+        damp = problem.regularization.damp
+        wide = structure.is_wide(operator)
+        outputs = _system(operator, True, damp) if wide or not damp else None
+        pictures = _system(operator, False, damp) if not wide or not damp else None
+        return KrylovState(problem, operator, outputs, pictures)
+
+    def apply(self, state: KrylovState, batch: Tensor) -> Solution:
+        """``A⁺ y``."""
+        return self._solve(state, batch, adjoint=False)
+
+    def adjoint(self, state: KrylovState, batch: Tensor) -> Solution:
+        """``(A⁺)ᴴ x = (Aᴴ)⁺ x``: the same with the two spaces exchanged."""
+        return self._solve(state, batch, adjoint=True)
+
+    def _solve(self, state: KrylovState, batch: Tensor, adjoint: bool) -> Solution:
+        operator, problem = state.operator, state.problem
+        right = batch.to(operator.dtype)
+        forward, backward = operator._apply, operator._apply_adjoint
+        domain, data = state.pictures, state.outputs
+        if adjoint:
+            forward, backward = backward, forward
+            domain, data = data, domain
+        budget = problem.max_iterations
+
+        def iterate(system: NormalSystem, vector: Tensor, most: int) -> conjugate_gradients.Outcome:
+            return conjugate_gradients.solve(
+                system.multiply, system.precondition, vector, problem.tolerance, max(most, 1)
+            )
+
+        if problem.regularization.damp:
+            if data is not None:
+                outcome = iterate(data, right, budget)
+                return _solution(backward(outcome.value), batch, [outcome])
+            assert domain is not None
+            outcome = iterate(domain, backward(right), budget)
+            return _solution(outcome.value, batch, [outcome])
+        assert domain is not None
+        assert data is not None
+        least = iterate(domain, backward(right), budget)
+        fitted = forward(least.value)
+        # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
+        negligible = batch_norm(fitted) <= 1e3 * torch.finfo(batch.dtype).eps * batch_norm(right)
+        fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
+        shortest = iterate(data, fitted, budget - least.iterations)
+        return _solution(backward(shortest.value), batch, [least, shortest])
+
+
+def _system(operator: Conv2dOperator, on_outputs: bool, damp: float) -> NormalSystem:
+    geometry = operator.geometry
+    coarse = []
+    for axis in geometry.axes:
+        length = axis.out_size * axis.stride if on_outputs else axis.size
+        coarse.append(spectrum.fast_size(-(-(length + axis.reach) // axis.stride)))
+    grid = (coarse[0], coarse[1])
+    kernel = spectrum.symbol(operator.weight, geometry, grid)
+    if on_outputs:
+        gram = torch.einsum("gonhw,gpnhw->gophw", kernel, kernel.conj())
+    else:
+        gram = torch.einsum("gomhw,gonhw->gmnhw", kernel.conj(), kernel)
+    is_toeplitz = structure.is_valid(operator) if on_outputs else structure.is_full(operator)
+    floor = FLOOR_IN_SMALLER_SPACE if on_outputs == structure.is_wide(operator) else FLOOR_IN_LARGER_SPACE
+    inverse = _inverse_symbol(gram, damp if damp else floor * _largest_value(gram))
+    return NormalSystem(operator, on_outputs, damp, grid, inverse, _realised(gram) if is_toeplitz else None)
+
+
+def _largest_value(gram: Tensor) -> float:
+    """Bound of the largest singular value of the symbol whose Gram matrices these are, above 0."""
+    bound = float(gram.diagonal(dim1=1, dim2=2).real.sum(-1).max().sqrt())
+    return bound if bound > 0 else 1.0
+
+
+def _inverse_symbol(gram: Tensor, damp: float) -> Tensor:
+    """``(gram + damp²)⁻¹`` for each frequency."""
+    size = gram.shape[1]
+    shift = damp**2
+    if size == 1:
+        return 1.0 / (gram.real + shift)
+    matrices = spectrum.matrices_of(gram)
+    matrices = matrices + shift * torch.eye(size, dtype=gram.dtype, device=gram.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrices))
+    return inverse.permute(0, 2, 3, 1).reshape(gram.shape)
+
+
+def _realised(gram: Tensor) -> Tensor:
+    """A 1 × 1 Gram symbol is real: multiplying by it then costs half."""
+    return gram.real if gram.shape[1] == 1 else gram
+
+
+def _solution(value: Tensor, batch: Tensor, outcomes: list[conjugate_gradients.Outcome]) -> Solution:
+    failed = [outcome.status for outcome in outcomes if not outcome.status.is_success]
+    return Solution(
+        value.to(batch.dtype),
+        failed[0] if failed else Status.CONVERGED,
+        sum(outcome.iterations for outcome in outcomes),
+        max(outcome.residual for outcome in outcomes),
+    )
+
+
+def unknowns(problem: Problem) -> int:
+    """Size of the smaller space."""
+    return min(prod(problem.operator.in_shape), prod(problem.operator.out_shape))

@@ -1,0 +1,104 @@
+"""Rank-1 kernels, any boundary and stride: the singular value decompositions of two small matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from convpinv.linalg import structure
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
+
+# A dense SVD of a side this long takes about half a minute on two cores, and its factors 128 MB.
+LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class SeparableState:
+    """Singular vectors of the channel, row and column matrices a group, and the inverted products of their values."""
+
+    left: tuple[Tensor, Tensor, Tensor]  # (G, outputs, rank) each
+    right: tuple[Tensor, Tensor, Tensor]  # (G, inputs, rank) each
+    inverse: Tensor  # (G, ranks of the three)
+
+
+@final
+class Separable(Solver):
+    """``A = C ⊗ R ⊗ S``: the pseudo-inverse of a Kronecker product has the products of the singular values.
+
+    The threshold cuts the products: cut on each axis alone, a product of two kept values can lie far below it, and
+    of one kept and one dropped far above (errors up to 450 % measured at rtol = 3e-2).
+    """
+
+    name = "separable"
+    title = "Separable (singular values of rows and columns)"
+
+    def refuses(self, problem: Problem) -> str | None:
+        """Kernels of higher rank, and sides too long for a dense decomposition."""
+        longest = max(*problem.operator.in_shape[1:], *problem.operator.out_shape[1:])
+        if longest > LARGEST_SIDE:
+            return f"a side of {longest} pixels, over the limit of {LARGEST_SIDE} for a dense decomposition"
+        if structure.separable_factors(problem.operator) is None:
+            return "the kernel is not a product of a row, a column and a channel factor (rank 1)"
+        return None
+
+    def describe(self, problem: Problem) -> str:
+        """Name the matrices and what they cost."""
+        rows, columns = problem.operator.geometry.axes
+        return (
+            f"matrices {rows.out_size} x {rows.size} and {columns.out_size} x {columns.size}; exact; "
+            "two SVDs to prepare, four matrix products to apply"
+        )
+
+    def prepare(self, problem: Problem) -> SeparableState:
+        """Decompose the three factors and invert the products of their singular values."""
+        operator = problem.operator
+        decompositions = [torch.linalg.svd(matrix, full_matrices=False) for matrix in factor_matrices(problem)]
+        products = product_values([values for _, values, _ in decompositions])
+        left, right = zip(*((u, vh.mH) for u, _, vh in decompositions), strict=True)
+        inverse = problem.regularization.invert(products, products.max())
+        return SeparableState(left, right, inverse.to(operator.dtype))
+
+    def apply(self, state: SeparableState, batch: Tensor) -> Solution:
+        """``V (S⁻¹ ∘ (Uᴴ y))``, three factors at a time."""
+        return direct(_sandwich(state.left, state.inverse, state.right, batch))
+
+    def adjoint(self, state: SeparableState, batch: Tensor) -> Solution:
+        """``U (S⁻¹ ∘ (Vᴴ x))``."""
+        return direct(_sandwich(state.right, state.inverse, state.left, batch))
+
+
+def factor_matrices(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Channel, row and column matrices (G, outputs, inputs) of an operator that is separable."""
+    factors = structure.separable_factors(problem.operator)
+    assert factors is not None, "choose asks refuses() first"
+    rows, columns = problem.operator.geometry.axes
+    return (
+        factors.channels,
+        structure.axis_matrices(factors.rows, rows),
+        structure.axis_matrices(factors.columns, columns),
+    )
+
+
+def product_values(values: list[Tensor]) -> Tensor:
+    """(G, a), (G, b), (G, c) → (G, a, b, c): the singular values of the Kronecker product."""
+    return torch.einsum("ga,gb,gc->gabc", *values)
+
+
+def _sandwich(
+    analysis: tuple[Tensor, Tensor, Tensor], middle: Tensor, synthesis: tuple[Tensor, Tensor, Tensor], batch: Tensor
+) -> Tensor:
+    groups, inputs = analysis[0].shape[:2]
+    pictures = batch.reshape(batch.shape[0], groups, inputs, *batch.shape[-2:])
+    analysed = _along_three([matrix.mH for matrix in analysis], pictures)
+    return _along_three(list(synthesis), analysed * middle).flatten(1, 2)
+
+
+def _along_three(matrices: list[Tensor], pictures: Tensor) -> Tensor:
+    """Multiply (B, G, C, H, W) along C, H and W."""
+    channels, rows, columns = matrices
+    pictures = torch.matmul(pictures, columns[:, None].mT)
+    pictures = torch.matmul(rows[:, None], pictures)
+    return torch.einsum("gdc,bgchw->bgdhw", channels, pictures)

@@ -1,0 +1,159 @@
+"""Kernel → symbol per frequency; the rank threshold and the inverse of a singular value; FFT-friendly sizes.
+
+Each number that decides what counts as zero is defined here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convpinv.linalg.geometry import Geometry
+from convpinv.linalg.polyphase import coarse_kernel
+
+# Where damp ≥ CHOLESKY_DAMP·σ₁, a Cholesky factor of the Gram matrix loses at most ε·(σ₁/damp)² ≤ 100·ε·(σ₁/damp):
+# as good as the singular value decomposition within the bound that this package promises, and several times faster.
+CHOLESKY_DAMP = 1e-2
+
+
+def default_rtol(dtype: torch.dtype, input_size: tuple[int, int]) -> float:
+    """Relative rank threshold where none is given: ``4·ε·log2(H·W)``.
+
+    An FFT of N points rounds by about ε·log2(N), not by ε·N: torch's own ``max(m, n)·ε`` would drop 63 % of the
+    frequencies of a 4×4 box in float32 at 1024², all of which are known to several digits.
+    """
+    return 4.0 * torch.finfo(dtype).eps * max(1.0, math.log2(input_size[0] * input_size[1]))
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What stands between a singular value σ and 1/σ: the damping and the rank threshold.
+
+    ``damp`` as in LSQR (minimise ‖Ax − y‖² + damp²‖x‖²); singular values at or below ``max(atol, rtol·σ₁)``, with σ₁
+    the largest of the whole operator, count as zero.
+    """
+
+    damp: float
+    atol: float
+    rtol: float
+    is_default_cut: bool
+
+    @classmethod
+    def resolve(
+        cls, damp: float, atol: float | None, rtol: float | None, dtype: torch.dtype, input_size: tuple[int, int]
+    ) -> Regularization:
+        """Fill in the defaults: torch's rule for ``atol`` and ``rtol``; no cut where damping already bounds 1/σ."""
+        default = damp == 0.0 and not atol
+        return cls(
+            damp=damp,
+            atol=atol or 0.0,
+            rtol=rtol if rtol is not None else (default_rtol(dtype, input_size) if default else 0.0),
+            is_default_cut=rtol is None and not atol,
+        )
+
+    def threshold(self, largest: Tensor) -> Tensor:
+        """Value at or below which a singular value counts as zero."""
+        return torch.clamp(self.rtol * largest, min=self.atol)
+
+    def invert(self, values: Tensor, largest: Tensor) -> Tensor:
+        """σ → σ/(σ² + damp²) above the threshold, 0 at and below it."""
+        kept = values > self.threshold(largest)
+        safe = torch.where(kept, values, torch.ones_like(values))
+        # 1/(σ + damp·(damp/σ)) rather than σ/(σ² + damp²): squares of σ = 1e-30 would vanish in float32.
+        return torch.where(kept, 1.0 / (safe + self.damp * (self.damp / safe)), torch.zeros_like(values))
+
+    def is_cut(self, values: Tensor, largest: Tensor) -> Tensor:
+        """Mark the singular values that count as zero."""
+        return values <= self.threshold(largest)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.damp:
+            parts.append(f"damp {self.damp:.3g}")
+        if self.atol or self.rtol:
+            words = [f"rtol {self.rtol:.3g}"] if self.rtol else []
+            words += [f"atol {self.atol:.3g}"] if self.atol else []
+            parts.append("singular values cut at " + ", ".join(words))
+        return "; ".join(parts) or "none"
+
+
+def fast_size(size: int) -> int:
+    """Smallest even number of at least ``size`` (and at least 2) whose prime factors are 2, 3, 5 and 7."""
+    candidate = max(2, size + size % 2)
+    while _largest_cofactor(candidate) != 1:
+        candidate += 2
+    return candidate
+
+
+def _largest_cofactor(number: int) -> int:
+    for prime in (2, 3, 5, 7):
+        while number % prime == 0:
+            number //= prime
+    return number
+
+
+def transform(image: Tensor) -> Tensor:
+    """Discrete Fourier transform over the last two axes, half of it where the image is real."""
+    return torch.fft.fft2(image) if image.is_complex() else torch.fft.rfft2(image)
+
+
+def inverse_transform(spectrum: Tensor, size: tuple[int, int], is_complex: bool) -> Tensor:
+    """Inverse of :func:`transform` for an image of the given size."""
+    if is_complex:
+        return torch.fft.ifft2(spectrum, s=size)
+    return torch.fft.irfft2(spectrum, s=size)
+
+
+def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
+    """Matrix-valued symbol of a convolution on a coarse periodic grid: (G, Cout/G, Cin/G·s_h·s_w, frequencies).
+
+    ``K(w) = Σ_q k_q exp(+i w·q)``: multiply the transform of the polyphase picture by it and transform back.
+    """
+    return transform(coarse_kernel(weight, geometry, grid))
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """Singular values of a stack of matrices (..., m, n), largest first; a norm where one side is 1."""
+    if min(matrices.shape[-2:]) == 1:
+        return torch.linalg.vector_norm(matrices, dim=(-2, -1)).unsqueeze(-1)
+    return torch.linalg.svdvals(matrices)
+
+
+def invert_matrices(matrices: Tensor, regularization: Regularization) -> Tensor:
+    """Pseudo-inverse of each matrix of a stack (..., m, n) → (..., n, m), the threshold taken from the whole stack."""
+    rows, columns = matrices.shape[-2:]
+    if min(rows, columns) == 1:
+        norms = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
+        inverses = regularization.invert(norms, norms.max())
+        # k ᴴ/‖k‖ first, then 1/‖k‖: neither can overflow before the product does.
+        direction = matrices.mH / torch.where(norms > 0, norms, torch.ones_like(norms))
+        return direction * inverses
+    bound = torch.linalg.matrix_norm(matrices).max()
+    if not regularization.rtol and not regularization.atol and regularization.damp >= CHOLESKY_DAMP * float(bound):
+        return _damped_inverse(matrices, regularization.damp)
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    inverses = regularization.invert(values, values.max())
+    return (right.mH * inverses.unsqueeze(-2)) @ left.mH
+
+
+def _damped_inverse(matrices: Tensor, damp: float) -> Tensor:
+    """``(KᴴK + damp²I)⁻¹Kᴴ``, by a Cholesky factor on the smaller side."""
+    rows, columns = matrices.shape[-2:]
+    if rows <= columns:
+        return torch.cholesky_solve(matrices, cholesky_gram(matrices.mH, damp)).mH
+    return torch.cholesky_solve(matrices.mH, cholesky_gram(matrices, damp))
+
+
+def cholesky_gram(matrices: Tensor, damp: float) -> Tensor:
+    """Cholesky factor of ``KᴴK + damp²I`` for each matrix K of a stack."""
+    gram = matrices.mH @ matrices
+    gram.diagonal(dim1=-2, dim2=-1).add_(damp**2)
+    return torch.linalg.cholesky(gram)
+
+
+def matrices_of(spectrum: Tensor) -> Tensor:
+    """(G, m, n, F_h, F_w) → (G, F_h·F_w, m, n), so that batched linear algebra sees one matrix a frequency."""
+    return spectrum.flatten(-2).permute(0, 3, 1, 2)

@@ -1,0 +1,66 @@
+"""Singular values of a convolution, exact where structure gives them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from convpinv import arguments
+from convpinv.linalg import spectrum
+from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.solvers.base import Problem
+from convpinv.linalg.solvers.dense import Dense
+from convpinv.linalg.solvers.fourier import Fourier, coarse_size
+from convpinv.linalg.solvers.separable import Separable, factor_matrices, product_values
+
+
+def svdvals(operator: Conv2dOperator) -> Tensor:
+    """All singular values of an operator, largest first.
+
+    Exact for circular boundaries (Sedghi, Gupta and Long, ICLR 2019), separable kernels and small operators.
+
+    Parameters
+    ----------
+    operator : Conv2dOperator
+        At most 4096 unknowns where it is neither circular nor separable.
+
+    Returns
+    -------
+    Tensor
+        ``min(prod(in_shape), prod(out_shape))`` real values (those that structure makes zero included).
+
+    Raises
+    ------
+    ArgumentError
+        Where no exact way serves.
+
+    Examples
+    --------
+    >>> import torch, convpinv
+    >>> A = convpinv.Conv2dOperator(torch.ones(1, 1, 1, 1) * 2.0, (2, 2))
+    >>> A.svdvals()
+    tensor([2., 2., 2., 2.])
+    """
+    operator = operator.detach()
+    problem = Problem(operator, spectrum.Regularization(0.0, 0.0, 0.0, True), 0.0, 1, 1)
+    if Fourier().refuses(problem) is None:
+        values = _fourier(operator)
+    elif Separable().refuses(problem) is None:
+        values = product_values([torch.linalg.svdvals(matrix) for matrix in factor_matrices(problem)]).flatten()
+    elif Dense().refuses(problem) is None:
+        values = torch.linalg.svdvals(operator.to_dense())
+    else:
+        arguments.fail(
+            "svdvals",
+            "the operator",
+            f"{operator.in_shape} → {operator.out_shape} with boundary '{operator.geometry.boundary}'",
+            "exact values need a circular boundary, a separable kernel, or at most 4096 unknowns",
+        )
+    return values.sort(descending=True).values
+
+
+def _fourier(operator: Conv2dOperator) -> Tensor:
+    """Singular values of every matrix of the full spectrum, each frequency counted once."""
+    weight = operator.weight.to(operator.dtype.to_complex())
+    matrices = spectrum.symbol(weight, operator.geometry, coarse_size(operator))
+    return spectrum.singular_values(spectrum.matrices_of(matrices)).flatten()
