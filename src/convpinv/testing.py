@@ -58,6 +58,7 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-9 if torch.finfo(dtype).eps < 1e-10 else 2e-4
 
 
+@torch.no_grad()
 def check_adjoint(operator: Operator, tol: float | None = None) -> float:
     """Check ``⟨A x, y⟩ = ⟨x, Aᴴ y⟩`` on random pictures (the dot-test).
 
@@ -91,6 +92,7 @@ def check_adjoint(operator: Operator, tol: float | None = None) -> float:
     return _judge({"⟨Ax, y⟩ = ⟨x, Aᴴy⟩": error}, tolerance(operator.dtype) if tol is None else tol)
 
 
+@torch.no_grad()
 def check_penrose(operator: Operator, pinv: Operator, tol: float | None = None) -> float:
     """Check the four Penrose identities on random pictures; they hold for exactly one operator, A⁺ (damp = 0).
 
@@ -127,6 +129,7 @@ def check_penrose(operator: Operator, pinv: Operator, tol: float | None = None) 
     return _judge(errors, tolerance(operator.dtype) if tol is None else tol)
 
 
+@torch.no_grad()
 def check_against_dense(
     operator: Operator, pinv: Operator, damp: float = 0.0, rtol: float | None = None, tol: float | None = None
 ) -> float:
@@ -163,7 +166,9 @@ def check_against_dense(
         from convpinv.linalg.spectrum import default_rtol
 
         height, width = operator.in_shape[1:]
-        inverse = torch.linalg.pinv(matrix, rtol=default_rtol(operator.dtype, (height, width)) if rtol is None else rtol)
+        inverse = torch.linalg.pinv(
+            matrix, rtol=default_rtol(operator.dtype, (height, width)) if rtol is None else rtol
+        )
     x = random_images(operator.in_shape, operator, seed=5)
     y = random_images(operator.out_shape, operator, seed=6)
     errors = {
@@ -237,6 +242,7 @@ def _judge(errors: dict[str, float], tol: float) -> float:
     broken = {law: error for law, error in errors.items() if not error <= tol}
     if broken:
         raise AssertionError(
-            "; ".join(f"{law} is off by {error:.2e}" for law, error in broken.items()) + f" (relative; tolerance {tol:.1e})"
+            "; ".join(f"{law} is off by {error:.2e}" for law, error in broken.items())
+            + f" (relative; tolerance {tol:.1e})"
         )
     return max(errors.values())

@@ -7,9 +7,21 @@ from collections import Counter
 
 import pytest
 import torch
-from cells import BOUNDARIES, CELLS, CHANNELS, DTYPES, KERNELS, PADDINGS, SOLVERS, STRIDES, Cell, oracle
 
 import convpinv
+from cells import (
+    BOUNDARIES,
+    CELLS,
+    CHANNELS,
+    DTYPES,
+    KERNELS,
+    PADDINGS,
+    PRECISE_CELLS,
+    SOLVERS,
+    STRIDES,
+    Cell,
+    oracle,
+)
 from convpinv.linalg import Solution
 from convpinv.linalg.solvers import choose
 from convpinv.linalg.solvers.base import Solver
@@ -96,7 +108,7 @@ def test_the_grid_is_whole() -> None:
 
 
 def test_the_grid_holds_what_it_claims() -> None:
-    ranks = {kernel: 0 for kernel in KERNELS}
+    ranks = dict.fromkeys(KERNELS, 0)
     for cell in CELLS:
         values, rtol = oracle(cell).values, oracle(cell).rtol
         ranks[cell.kernel] += bool((values <= rtol * values[0]).any())
@@ -127,13 +139,17 @@ def test_a_broken_solver_turns_the_grid_red(solver: str, monkeypatch: pytest.Mon
         check_adjoint(operator.pinv(solver=solver))
 
 
+# Krylov's laws need some twenty solves a cell: every fifth cell (coprime to all factors of the grid) is enough there,
+# since each cell's values are compared with the oracle above.
+PENROSE_STEP = {"fourier": 1, "separable": 1, "dense": 1, "krylov": 5}
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_penrose_adjoint_and_scaling(solver: str, boundary: str) -> None:
+    cells = [cell for cell in PRECISE_CELLS if cell.boundary == boundary][:: PENROSE_STEP[solver]]
     checked = 0
-    for cell in CELLS:
-        if cell.boundary != boundary or cell.dtype not in (torch.float64, torch.complex128):
-            continue
+    for cell in cells:
         operator = cell.operator()
         try:
             pinv = operator.pinv(solver=solver, tol=1e-12)
@@ -144,9 +160,12 @@ def test_penrose_adjoint_and_scaling(solver: str, boundary: str) -> None:
         check_adjoint(pinv, tol)
         check_penrose(operator, pinv, tol)
         y = random_images(operator.out_shape, operator, seed=3)
+        expected = pinv(y)
+        close = {"rtol": 1e-5, "atol": 1e-6 * float(expected.abs().max())}
         for factor in (1e-5, 1e5):
             other = cell.operator(factor).pinv(solver=solver, tol=1e-12)
-            assert torch.allclose(other(y) * factor, pinv(y), rtol=1e-5, atol=1e-6 * float(pinv(y).abs().max())), cell
-            assert torch.allclose(pinv(y * factor) / factor, pinv(y), rtol=1e-5, atol=1e-6 * float(pinv(y).abs().max()))
+            assert torch.allclose(other(y) * factor, expected, **close), f"{cell}: kernel scaled by {factor}"
+            assert torch.allclose(pinv(y * factor) / factor, expected, **close), f"{cell}: data scaled by {factor}"
         checked += 1
-    assert checked == 2 * SERVED[solver](boundary), "two dtypes of every cell served"
+    whole = PENROSE_STEP[solver] == 1
+    assert checked == (2 * SERVED[solver](boundary) if whole else len(cells))

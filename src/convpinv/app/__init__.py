@@ -1,0 +1,1 @@
+"""Files and the command line; every computation is asked of ``convpinv.imaging`` and ``convpinv.linalg``."""

@@ -3,5 +3,6 @@
 from convpinv.linalg.operator import AdjointOperator, Conv2dOperator
 from convpinv.linalg.pinv import PinvOperator
 from convpinv.linalg.solvers.base import Solution, Status
+from convpinv.linalg.spectrum import default_rtol
 
-__all__ = ["AdjointOperator", "Conv2dOperator", "PinvOperator", "Solution", "Status"]
+__all__ = ["AdjointOperator", "Conv2dOperator", "PinvOperator", "Solution", "Status", "default_rtol"]

@@ -73,9 +73,19 @@ class Axis:
         """Raise where torch's own layer could not work: too much padding, or a kernel larger than what is there."""
         most = max(self.before, self.after)
         if self.boundary is Boundary.REFLECT and most >= self.size:
-            fail(call, "padding", f"{most} along the {name}", f"'reflect' needs less than the picture's {self.size} pixels")
+            fail(
+                call,
+                "padding",
+                f"{most} along the {name}",
+                f"'reflect' needs less than the picture's {self.size} pixels",
+            )
         if self.boundary is Boundary.CIRCULAR and most > self.size:
-            fail(call, "padding", f"{most} along the {name}", f"'circular' allows at most the picture's {self.size} pixels")
+            fail(
+                call,
+                "padding",
+                f"{most} along the {name}",
+                f"'circular' allows at most the picture's {self.size} pixels",
+            )
         if self.padded_size <= self.reach:
             fail(
                 call,

@@ -73,4 +73,3 @@ class LinearOperator(abc.ABC):
     def __repr__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
         return f"{type(self).__name__}({self.in_shape} → {self.out_shape}, {name}, {self.device})"
-

@@ -231,10 +231,26 @@ class Conv2dOperator(LinearOperator):
         return prepare_pinv(self, damp, atol, rtol, solver, tol, max_iter, applications)
 
     def svdvals(self) -> Tensor:
-        """Singular values of the operator, largest first; see :mod:`convpinv.linalg.svd`."""
+        """Singular values of the operator, largest first; see :func:`convpinv.linalg.svd.svdvals`."""
         from convpinv.linalg.svd import svdvals
 
         return svdvals(self)
+
+    def norm(self) -> float:
+        """Largest singular value: the spectral norm; see :func:`convpinv.linalg.svd.svdvals`."""
+        return float(self.svdvals()[0])
+
+    def cond(self) -> float:
+        """Ratio of the largest to the smallest singular value; infinite where one is 0."""
+        from convpinv.linalg.svd import cond
+
+        return cond(self)
+
+    def matrix_rank(self, atol: float | None = None, rtol: float | None = None) -> int:
+        """Number of singular values above ``max(atol, rtol·σ₁)``; defaults as for :meth:`pinv`."""
+        from convpinv.linalg.svd import matrix_rank
+
+        return matrix_rank(self, atol, rtol)
 
     @cached_property
     def _correlator(self) -> Correlator:
@@ -322,7 +338,7 @@ def _transposed(call: str, module: torch.nn.ConvTranspose2d, size: tuple[int, in
 
 
 def _pair(value: object) -> tuple[int, int]:
-    """torch stores what it was given, or a pair of it."""
+    """Torch stores what it was given, or a pair of it."""
     if isinstance(value, int):
         return value, value
     rows, columns = value  # pyright: ignore[reportGeneralTypeIssues]

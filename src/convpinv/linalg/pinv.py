@@ -174,7 +174,11 @@ class _Application(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, batch: Tensor, gate: Tensor | None, run: Callable[[Tensor], Tensor], run_back: Callable[[Tensor], Tensor]
+        ctx: Any,
+        batch: Tensor,
+        gate: Tensor | None,
+        run: Callable[[Tensor], Tensor],
+        run_back: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Apply."""
         ctx.maps = run, run_back

@@ -64,3 +64,30 @@ def _fourier(operator: Conv2dOperator) -> Tensor:
     weight = operator.weight.to(operator.dtype.to_complex())
     matrices = spectrum.symbol(weight, operator.geometry, coarse_size(operator))
     return spectrum.singular_values(spectrum.matrices_of(matrices)).flatten()
+
+
+def cond(operator: Conv2dOperator) -> float:
+    """Ratio of the largest to the smallest singular value of an operator; infinite where the smallest is 0.
+
+    Examples
+    --------
+    >>> import torch, convpinv
+    >>> convpinv.Conv2dOperator(torch.tensor([[[[3.0, 1.0]]]]), (1, 2), padding="same", padding_mode="circular").cond()
+    2.0
+    """
+    values = svdvals(operator)
+    return float(values[0] / values[-1]) if float(values[-1]) > 0 else float("inf")
+
+
+def matrix_rank(operator: Conv2dOperator, atol: float | None, rtol: float | None) -> int:
+    """Count the singular values above the threshold that a pseudo-inverse would use."""
+    call = "matrix_rank"
+    regularization = spectrum.Regularization.resolve(
+        0.0,
+        arguments.optional_non_negative(call, "atol", atol),
+        arguments.optional_non_negative(call, "rtol", rtol),
+        operator.dtype,
+        operator.in_shape[1:],
+    )
+    values = svdvals(operator)
+    return int((~regularization.is_cut(values, values[0])).sum())

@@ -71,7 +71,8 @@ def _run(
     """One run of the recurrence from zero: the iterate of each system, iterations, and whether progress stopped."""
     value = torch.zeros_like(right)
     residual = right.clone()
-    best, best_at = batch_norm(residual), 0
+    # Where a system is singular and inconsistent the iterate grows without bound: the best one is what counts.
+    best, best_value, best_at = batch_norm(residual), value, 0
     active = best > target
     if not bool(active.any()):
         return value, 0, False
@@ -88,19 +89,20 @@ def _run(
         residual = residual - length * image
         size = batch_norm(residual)
         active = active & (size > target) & torch.isfinite(size)
-        if not bool(active.any()):
-            return value, iteration, False
-        improved = size < 0.5 * best
-        if bool((improved & active).any()):
-            best, best_at = torch.where(improved, size, best), iteration
-        if iteration - best_at > PATIENCE:
-            return value, iteration, True
+        improved = (size < 0.5 * best) | (size <= target)
+        if bool(improved.any()):
+            if bool((improved & active).any()):
+                best_at = iteration
+            best = torch.where(improved, size, best)
+            best_value = torch.where(_column(improved, value).bool(), value, best_value)
+        if not bool(active.any()) or iteration - best_at > PATIENCE:
+            return best_value, iteration, bool((best > target).any())
         conditioned = precondition(residual)
         following = _dot(residual, conditioned)
         ratio = _column(torch.where(active, following / torch.where(active, product, 1.0), 0.0), value)
         direction = conditioned + ratio * direction
         product = following
-    return value, budget, False
+    return torch.where(_column(size < best, value).bool(), value, best_value), budget, False
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""``convpinv blur``: blur a picture file as a camera does, to try things out on known ground."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from convpinv.app import images, outputs, psf_source
+from convpinv.app.console import Working
+from convpinv.app.restoring import clipped_line, to_pixels, to_tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked of ``convpinv blur``."""
+
+    source: Path
+    target: Path
+    psf: str
+    noise: float = 0.0
+    seed: int | None = None
+    boundary: str = "valid"
+    overwrite: bool = False
+
+
+def blur_file(request: Request) -> tuple[str, ...]:
+    """Blur one file and return the lines that say what was done.
+
+    Parameters
+    ----------
+    request
+        The files and the options.
+
+    Returns
+    -------
+    tuple of str
+        The summary.
+
+    Raises
+    ------
+    ConvpinvError
+        Of the class that says whether the input or the work was at fault. No file is left behind then.
+    """
+    outputs.check_targets(
+        {"OUT": request.target},
+        {"IN": request.source, "--psf": psf_source.file_of(request.psf)},
+        overwrite=request.overwrite,
+        replaceable=("IN",),
+    )
+    images.format_of(request.target)
+    image = images.read(request.source)
+    images.check_format(image, request.target)
+    source = psf_source.load(request.psf)
+
+    from convpinv.imaging import blur
+
+    with Working(str(request.source)):
+        blurred = blur(to_tensor(image), source.psf, noise=request.noise, seed=request.seed, boundary=request.boundary)
+        pixels = to_pixels(blurred)
+    top, left = window(source.psf.shape[-2:]) if request.boundary == "valid" else (0, 0)
+    result = image.with_pixels(pixels, top, left)
+    data, clipped = images.encode(result, request.target)
+    outputs.write_all({request.target: data})
+    lines = [f"wrote     {request.target}: {result.describe()}", f"psf       {source.text}"]
+    if pixels.shape[:2] != image.pixels.shape[:2]:
+        lines.append(
+            f"size      {images.size_text(image.pixels.shape)} became {images.size_text(pixels.shape)}: "
+            "near the border the light comes from outside the picture, and a camera records none of what lies there"
+        )
+    lines.append(f"clipped   {clipped_line(result, clipped)}")
+    lines += [f"note      {note}" for note in (*image.remarks, *source.notes)]
+    return tuple(lines)
+
+
+def window(psf_size: tuple[int, ...]) -> tuple[int, int]:
+    """Return the (top, left) pixel of a picture where its valid convolution begins."""
+    # The PSF's centre is h // 2, and the convolution turns it round: h − 1 − h // 2 pixels come before.
+    return (psf_size[0] - 1) // 2, (psf_size[1] - 1) // 2

@@ -1,0 +1,250 @@
+"""The command line: declarations only; each command imports its work when it is called.
+
+Importing this module brings typer and nothing heavier, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PSF_HELP = (
+    "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
+    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3."
+)
+
+
+class Prior(enum.StrEnum):
+    """What is assumed of the sharp picture."""
+
+    TV = "tv"
+    GRADIENT = "gradient"
+    TIKHONOV = "tikhonov"
+    NONE = "none"
+
+
+class Border(enum.StrEnum):
+    """What deblurring assumes beyond the picture's border."""
+
+    UNKNOWN = "unknown"
+    REFLECT = "reflect"
+    REPLICATE = "replicate"
+    ZEROS = "zeros"
+    CIRCULAR = "circular"
+
+
+class BlurBorder(enum.StrEnum):
+    """What blurring reads beyond the picture's border."""
+
+    VALID = "valid"
+    REFLECT = "reflect"
+    REPLICATE = "replicate"
+    ZEROS = "zeros"
+    CIRCULAR = "circular"
+
+
+class Device(enum.StrEnum):
+    """Where the computation runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+app = typer.Typer(
+    name="convpinv",
+    help="Deblur pictures, and look at what a blur destroys.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="The picture to read: PNG, JPEG or TIFF.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="The picture to write: .png, .jpg or .tif.")]
+Psf = Annotated[str, typer.Option("--psf", metavar="SPEC|FILE", help=PSF_HELP)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw into this file.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from convpinv.app.restoring import version
+
+        typer.echo(f"convpinv {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def convpinv(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Deblur pictures, and look at what a blur destroys."""
+
+
+@app.command()
+def deblur(
+    source: Source,
+    target: Target,
+    psf: Psf,
+    prior: Annotated[Prior, typer.Option(help="What is assumed of the sharp picture.")] = Prior.TV,
+    strength: Annotated[
+        str, typer.Option(metavar="NUMBER|auto", help="Weight of the prior; more is smoother.")
+    ] = "auto",
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Standard deviation of the noise: of full scale, or in the values of a float TIFF.",
+        ),
+    ] = "auto",
+    boundary: Annotated[Border, typer.Option(help="What lies beyond the border.")] = Border.UNKNOWN,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write what was done, as JSON.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore a blurred picture whose point spread function is known."""
+
+    def work() -> None:
+        from convpinv.app import restoring
+
+        request = restoring.Request(
+            source=source,
+            target=target,
+            psf=psf,
+            prior=prior.value,
+            strength=restoring.number(strength, "--strength", zero=False),
+            noise=restoring.number(noise, "--noise", zero=True),
+            boundary=boundary.value,
+            device=device.value,
+            report=report,
+            overwrite=overwrite,
+        )
+        for line in restoring.deblur_file(request).lines:
+            typer.echo(line)
+
+    _finish("deblur", work)
+
+
+@app.command()
+def blur(
+    source: Source,
+    target: Target,
+    psf: Psf,
+    noise: Annotated[
+        float, typer.Option(min=0.0, metavar="NUMBER", help="Standard deviation of the noise to add, of full scale.")
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="The same number gives the same noise.")] = None,
+    boundary: Annotated[
+        BlurBorder,
+        typer.Option(help="What is read beyond the border; valid reads nothing and gives a smaller picture."),
+    ] = BlurBorder.VALID,
+    overwrite: Overwrite = False,
+) -> None:
+    """Blur a picture as a camera does; the result is smaller by the reach of the point spread function."""
+
+    def work() -> None:
+        from convpinv.app import blurring
+
+        request = blurring.Request(source, target, psf, noise, seed, boundary.value, overwrite)
+        for line in blurring.blur_file(request):
+            typer.echo(line)
+
+    _finish("blur", work)
+
+
+@app.command(name="psf")
+def psf_command(
+    psf: Annotated[str, typer.Argument(metavar="SPEC|FILE", help=PSF_HELP)],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write it: .tif (32-bit float), .png (16-bit) or .npy."),
+    ] = None,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show a point spread function; write it to a file, or draw it with its transfer function."""
+
+    def work() -> None:
+        from convpinv.app import inspecting
+
+        for line in inspecting.show_psf(psf, output, plot, overwrite):
+            typer.echo(line)
+
+    _finish("psf", work)
+
+
+@app.command()
+def inspect(
+    psf: Psf,
+    size: Annotated[str, typer.Option("--size", metavar="HxW", help="Rows x columns of the picture.")],
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, metavar="NUMBER", help="Standard deviation of the noise, of full scale; 0.01 if not given."
+        ),
+    ] = None,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say how well a blur can be undone: condition number, rank, noise gain, what is lost."""
+
+    def work() -> None:
+        from convpinv.app import inspecting
+
+        for line in inspecting.inspect_blur(psf, size, noise, plot, overwrite):
+            typer.echo(line)
+
+    _finish("inspect", work)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the pictures go.")] = Path("convpinv-demo"),
+) -> None:
+    """Blur a real photograph as a shaken camera does, and restore it from the written file."""
+
+    def work() -> None:
+        from convpinv.app import demo as story
+
+        story.run(folder, typer.echo)
+
+    _finish("demo", work)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 the work failed, 2 usage or bad input."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name or a sign that the terminal cannot show must not end a finished work in an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(args=argv, prog_name="convpinv", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        print("convpinv: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # typer's usage errors, old click's and the one that newer typer carries, share this method; the box that
+        # typer draws around them is left out: an error is one line.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "convpinv"
+        line = " ".join(message().split()).rstrip(".").replace("Value error, ", "")
+        print(f"{path}: {line}; see '{path} --help'", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _finish(command: str, work: Callable[[], None]) -> None:
+    from convpinv.app import console
+
+    code = console.run(command, work)
+    if code:
+        raise typer.Exit(code)

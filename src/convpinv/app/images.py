@@ -1,0 +1,379 @@
+"""Pictures in files: PNG, JPEG and TIFF, read and written at their own depth.
+
+The pixels travel as floating point; alpha, colour profile and EXIF travel beside them, untouched. What a file is,
+its first bytes say, never its name; what a file will be, its name says, and a name that cannot hold the picture is
+refused before any work starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convpinv.arguments import ConvpinvError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+READABLE = "PNG, JPEG and TIFF"
+FORMATS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
+_NAMES = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
+_INTEGER_DEPTHS = ("uint8", "uint16")
+_DEPTHS = {
+    "png": _INTEGER_DEPTHS,
+    "jpeg": ("uint8",),
+    "tiff": (*_INTEGER_DEPTHS, "float16", "float32", "float64"),
+}
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+# Formats that people do hand over: naming what they have tells them more than "not a picture".
+_STRANGERS = (
+    (b"GIF8", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"%PDF", "a PDF"),
+    (b"SIMPLE  =", "a FITS file"),
+    (b"\x76\x2f\x31\x01", "an OpenEXR file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (b"\xff\x0a", "a JPEG XL"),
+    (b"8BPS", "a Photoshop file"),
+)
+# No lossless coder packs pixels tighter than about 1:1400, and JPEG stays near 1:1500 on a blank page; a file that
+# claims more than this, and much memory too, is damaged or a trap.
+_LARGEST_EXPANSION = 2000
+_HARMLESS_BYTES = 64 * 2**20
+
+
+class FileError(ConvpinvError):
+    """Something about a file; the message names the file, what is wrong and the remedy."""
+
+    def __init__(self, path: str | os.PathLike[str], problem: str):
+        self.path = Path(path)
+        self.problem = problem
+        super().__init__(f"{self.path}: {problem}")
+
+
+class UnreadableFileError(FileError):
+    """An input file that cannot be read, or that holds what this version does not serve."""
+
+
+class TargetError(FileError):
+    """An output file that cannot be written as asked; raised before the work starts."""
+
+
+class WriteError(FileError):
+    """Writing failed; nothing is left behind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """A picture from a file, and what has to go back into the next file with it.
+
+    Attributes
+    ----------
+    pixels
+        (H, W) or (H, W, 3). From integer depths, in [0, 1]; from floating-point files, the values as they are.
+    dtype
+        The stored depth: ``uint8``, ``uint16``, ``float16``, ``float32`` or ``float64``.
+    alpha
+        (H, W) in the stored depth, passed through untouched, or None.
+    icc, exif
+        The colour profile and the EXIF block (without the ``Exif`` marker of JPEG), byte for byte.
+    orientation
+        The EXIF orientation, 1 to 8. The pixels are kept as stored, so the tag has to travel with them.
+    dpi
+        Resolution (horizontal, vertical) in dots per inch.
+    native
+        What the file's own format carries further; used only where the output has the same format.
+    notes
+        What reading changed or left out, one sentence each, for the user.
+    """
+
+    pixels: NDArray[Any]
+    dtype: str
+    format: str
+    alpha: NDArray[Any] | None = None
+    premultiplied: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    orientation: int = 1
+    dpi: tuple[float, float] | None = None
+    native: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the stored values are integers, so that the pixels are fractions of the full scale."""
+        return self.dtype in _INTEGER_DEPTHS
+
+    @property
+    def layout(self) -> str:
+        """The channels in words: grey, grey+alpha, RGB or RGB+alpha."""
+        return ("grey" if self.pixels.ndim == 2 else "RGB") + ("" if self.alpha is None else "+alpha")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and what a user who thinks of the picture as shown has to know."""
+        if self.orientation == 1:
+            return self.notes
+        turned = (
+            f"stored turned (EXIF orientation {self.orientation}), and kept so: the PSF is that of the stored pixels"
+        )
+        return (*self.notes, turned)
+
+    def describe(self) -> str:
+        """Width, height, channels and depth, for a summary line."""
+        return f"{size_text(self.pixels.shape)} {self.layout}, {self.dtype}"
+
+    def with_pixels(self, pixels: NDArray[Any], top: int = 0, left: int = 0) -> Image:
+        """Return the same picture with other pixels; alpha is cut to the window that starts at (top, left)."""
+        height, width = pixels.shape[:2]
+        alpha = None if self.alpha is None else self.alpha[top : top + height, left : left + width]
+        native = dict(self.native)
+        if (height, width) != self.pixels.shape[:2]:
+            native.pop("description", None)  # OME and ImageJ write the size into it, which is no longer true
+        return dataclasses.replace(self, pixels=pixels, alpha=alpha, native=native)
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """Write the size of an array (H, W, …) as people say it: width x height."""
+    return f"{shape[1]}x{shape[0]}"
+
+
+def read(path: str | os.PathLike[str]) -> Image:
+    """Read a picture.
+
+    Parameters
+    ----------
+    path
+        A PNG, JPEG or TIFF file; its content decides, not its name.
+
+    Returns
+    -------
+    Image
+        The pixels and all that belongs to them.
+
+    Raises
+    ------
+    UnreadableFileError
+        With one line that names the file, the reason and the remedy.
+    """
+    data = read_bytes(path)
+    kind = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    if kind == "png":
+        from convpinv.app import png
+
+        return png.decode(data, path)
+    if kind == "jpeg":
+        from convpinv.app import jpeg
+
+        return jpeg.decode(data, path)
+    if kind == "tiff":
+        from convpinv.app import tiff
+
+        return tiff.decode(data, path)
+    raise UnreadableFileError(path, f"{_stranger(data)}; convert it to one of {READABLE}")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a regular, non-empty file."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableFileError(path, "is a folder; name one file in it")
+        if not stat.S_ISREG(mode):
+            raise UnreadableFileError(path, "is not a regular file; save the data to a file first")
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UnreadableFileError(path, "no such file; check the name and the folder") from None
+    except PermissionError:
+        raise UnreadableFileError(path, "permission denied; make the file readable for you") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise UnreadableFileError(path, f"cannot be read ({reason(error)}); check the name and the disk") from None
+    if not data:
+        raise UnreadableFileError(path, "is empty; get the file again from where it came")
+    return data
+
+
+def encode(image: Image, path: str | os.PathLike[str]) -> tuple[bytes, int]:
+    """Return the bytes of the file ``path`` for a picture, and how many pixels had to be clipped for it.
+
+    Integer depths are rounded to the nearest level; values outside [0, 1] are clipped there, and only there.
+    """
+    check_format(image, path)
+    stored, clipped = stored_values(image, path)
+    kind = format_of(path)
+    try:
+        if kind == "png":
+            from convpinv.app import png
+
+            return png.encode(stored, image), clipped
+        if kind == "jpeg":
+            from convpinv.app import jpeg
+
+            return jpeg.encode(stored, image), clipped
+        from convpinv.app import tiff
+
+        return tiff.encode(stored, image), clipped
+    except (OSError, ValueError, RuntimeError) as error:  # a side over 65535 pixels for JPEG, too long an EXIF block
+        problem = f"cannot be written as {_NAMES[kind]} ({reason(error)}); choose another format"
+        raise WriteError(path, problem) from None
+
+
+def stored_values(image: Image, path: str | os.PathLike[str]) -> tuple[NDArray[Any], int]:
+    """Return pixels and alpha as the file stores them, (H, W) or (H, W, C), and the number of clipped pixels."""
+    import numpy as np
+
+    if not np.isfinite(image.pixels).all():
+        raise WriteError(path, "the result holds NaN or infinity; nothing was written")
+    clipped = 0
+    if image.is_integer:
+        top = np.iinfo(image.dtype).max
+        levels = np.rint(image.pixels * top)
+        outside = (levels < 0) | (levels > top)
+        clipped = int((outside if outside.ndim == 2 else outside.any(axis=-1)).sum())
+        colours = np.clip(levels, 0, top).astype(image.dtype)
+    else:
+        colours = np.asarray(image.pixels)
+        largest = np.finfo(image.dtype).max
+        if np.abs(colours).max(initial=0) > largest:
+            raise WriteError(
+                path, f"the result exceeds {float(largest):.3g}, the largest number that {image.dtype} holds"
+            )
+        colours = colours.astype(image.dtype)
+    whole = colours if image.alpha is None else np.dstack([colours, image.alpha])
+    return np.ascontiguousarray(whole), clipped
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the format that a file's name asks for."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        has = f"the ending {suffix!r} is not one that is written" if suffix else "the name has no ending"
+        raise TargetError(path, f"{has}; name it {', '.join(FORMATS)}")
+    return FORMATS[suffix]
+
+
+def check_format(image: Image, path: str | os.PathLike[str]) -> None:
+    """Refuse an output name whose format cannot hold the picture."""
+    kind = format_of(path)
+    name = _NAMES[kind]
+    if image.dtype not in _DEPTHS[kind]:
+        remedy = "name it .png or .tif" if image.is_integer else "name it .tif"
+        holds = " or ".join(depth.removeprefix("uint") for depth in _DEPTHS[kind])
+        raise TargetError(path, f"the picture is {image.dtype} and {name} holds {holds} bits of integers; {remedy}")
+    if kind == "jpeg" and image.alpha is not None:
+        raise TargetError(path, "the picture has transparency (alpha) and JPEG holds none; name it .png or .tif")
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse an output place that cannot be written, before any work is done."""
+    target = Path(path)
+    try:
+        target.exists()
+    except OSError as error:
+        raise TargetError(target, f"cannot be a file's name ({reason(error)}); choose another") from None
+    if target.is_dir():
+        raise TargetError(target, "is a folder; name a file in it")
+    if target.exists():
+        if not target.is_file():
+            raise TargetError(target, "is not a regular file; name another one")
+        if not overwrite:
+            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
+    folder = target.parent
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise TargetError(target, f"the folder {folder} {problem}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TargetError(target, f"the folder {folder} may not be written by you; choose another")
+
+
+def check_claim(path: str | os.PathLike[str], shape: tuple[int, ...], itemsize: int, held: int) -> None:
+    """Refuse a file whose header claims far more pixels than its bytes can hold, before the memory is taken."""
+    claimed = itemsize
+    for length in shape:
+        claimed *= int(length)
+    if claimed <= 0:
+        raise UnreadableFileError(path, f"claims {size_text(shape)} pixels, none at all; get the file again")
+    if claimed > _HARMLESS_BYTES and claimed > _LARGEST_EXPANSION * held:
+        gib = claimed / 2**30
+        raise UnreadableFileError(
+            path,
+            f"claims {size_text(shape)} pixels ({gib:.3g} GiB) but holds {held} bytes; it is damaged, get it again",
+        )
+
+
+def unit_range(stored: NDArray[Any]) -> NDArray[Any]:
+    """Return stored values as floating point: integers as fractions of full scale, the others as they are."""
+    import numpy as np
+
+    if stored.dtype.kind == "u":
+        # float32 has 24 bits: every 16-bit level survives the division and comes back by rounding.
+        return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
+    return stored.astype(np.float64 if stored.dtype == np.float64 else np.float32)
+
+
+def split_alpha(stored: NDArray[Any], path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Take (H, W), (H, W, 1 to 4) apart into the colours and alpha."""
+    channels = 1 if stored.ndim == 2 else stored.shape[2]
+    if channels == 1:
+        return stored.reshape(stored.shape[:2]), None
+    if channels == 2:
+        return stored[..., 0], stored[..., 1]
+    if channels == 3:
+        return stored, None
+    if channels == 4:
+        return stored[..., :3], stored[..., 3]
+    raise UnreadableFileError(path, f"holds {channels} channels; save it as grey or RGB, with or without alpha")
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """Return the orientation that an EXIF block states; 1, as stored, where it states none."""
+    if not exif:
+        return 1
+    from PIL import Image as Pillow
+
+    block = Pillow.Exif()
+    try:
+        block.load(b"Exif\0\0" + exif)
+        value = block.get(0x0112, 1)
+    except Exception:  # a damaged block is handed on byte for byte, and states nothing
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def exif_for(image: Image) -> bytes | None:
+    """Return the EXIF block to write: the picture's own, or one that states its orientation alone."""
+    if image.exif is not None or image.orientation == 1:
+        return image.exif
+    from PIL import Image as Pillow
+
+    block = Pillow.Exif()
+    block[0x0112] = image.orientation
+    return block.tobytes().removeprefix(b"Exif\0\0")
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error of another library says, in one short line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = " ".join(str(text).split())
+    return line if len(line) <= 120 else line[:117] + "…"
+
+
+def _stranger(data: bytes) -> str:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "is a WebP, which this version does not read"
+    if data[4:8] == b"ftyp":
+        return "is a HEIC or AVIF or a film, which this version does not read"
+    name = next((name for signature, name in _STRANGERS if data.startswith(signature)), None)
+    return f"is {name}, which this version does not read" if name else "is not a picture that this version knows"

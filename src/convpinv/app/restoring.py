@@ -1,0 +1,209 @@
+"""``convpinv deblur``: a blurred picture file in, a restored one out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convpinv.app import images, outputs, psf_source
+from convpinv.app.console import Working
+from convpinv.app.images import Image
+from convpinv.arguments import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked of ``convpinv deblur``; None is automatic."""
+
+    source: Path
+    target: Path
+    psf: str
+    prior: str = "tv"
+    strength: float | None = None
+    noise: float | None = None
+    boundary: str = "unknown"
+    device: str = "cpu"
+    report: Path | None = None
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was done, JSON-ready, and the lines that say so."""
+
+    report: Mapping[str, Any]
+    lines: tuple[str, ...]
+
+
+def deblur_file(request: Request) -> Outcome:
+    """Restore one file.
+
+    Parameters
+    ----------
+    request
+        The files and the options.
+
+    Returns
+    -------
+    Outcome
+        The report and its text; the files are written by then.
+
+    Raises
+    ------
+    ConvpinvError
+        Of the class that says whether the input or the work was at fault. No file is left behind then.
+    """
+    # What can be refused without work is refused first, and the names before the contents.
+    outputs.check_targets(
+        {"OUT": request.target, "--report": request.report},
+        {"IN": request.source, "--psf": psf_source.file_of(request.psf)},
+        overwrite=request.overwrite,
+        replaceable=("IN",),
+    )
+    images.format_of(request.target)
+    image = images.read(request.source)
+    images.check_format(image, request.target)
+    source = psf_source.load(request.psf)
+
+    from convpinv.imaging import deblur
+
+    with Working(str(request.source)) as working:
+        result = deblur(
+            to_tensor(image, request.device),
+            source.psf.to(request.device),
+            noise=request.noise,
+            prior=request.prior,
+            boundary=request.boundary,
+            strength=request.strength,
+            full_output=True,
+            progress=working,
+        )
+        pixels = to_pixels(result.image)
+        seconds = working.seconds
+    data, clipped = images.encode(image.with_pixels(pixels), request.target)
+    facts = {
+        "version": version(),
+        "input": str(request.source),
+        "output": str(request.target),
+        "psf": source.text,
+        "device": _device_name(request.device),
+        "seconds": round(seconds, 3),
+        "clipped_pixels": clipped,
+        "notes": [*image.remarks, *source.notes],
+        **result.report.to_dict(),
+    }
+    report = _plain(facts)
+    files = {request.target: data}
+    if request.report is not None:
+        files[request.report] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
+    outputs.write_all(files)
+    return Outcome(report, tuple(_summary(image, report)))
+
+
+def to_tensor(image: Image, device: str = "cpu") -> Tensor:
+    """Return the pixels as torch holds pictures: (C, H, W), on the device that the user named."""
+    import numpy as np
+    import torch
+
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ArgumentError(f"--device {device}: torch sees no such device here; use --device cpu")
+    planes = image.pixels[None] if image.pixels.ndim == 2 else image.pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes)).to(device)
+
+
+def to_pixels(tensor: Tensor) -> Any:
+    """Return (C, H, W) as the pixels of a picture: (H, W) or (H, W, C)."""
+    array = tensor.detach().cpu().numpy()
+    return array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
+
+
+def version() -> str:
+    """Return this package's version."""
+    import convpinv
+
+    return convpinv.__version__
+
+
+def number(text: str, option: str, *, zero: bool) -> float | None:
+    """Read ``auto`` (None) or a number above 0; ``zero`` says whether 0 will do."""
+    if text.strip().lower() == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf or (value == 0.0 and not zero):
+        raise ArgumentError(f"{option} is {text!r}; it may be auto or a number {'of at least' if zero else 'above'} 0")
+    return value
+
+
+def show(value: Any) -> str:
+    """Write a number, or one a channel, for people."""
+    if isinstance(value, list | tuple):
+        return ", ".join(show(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def clipped_line(image: Image, clipped: int) -> str:
+    """Say how many pixels lay outside the range of the file."""
+    if not image.is_integer:
+        return "none (floating point holds every value)"
+    share = 100 * clipped / math.prod(image.pixels.shape[:2])
+    return f"{clipped} pixels ({share:.2g} %) to the range of {image.dtype}"
+
+
+def _summary(image: Image, report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        ("wrote", f"{report['output']}: {image.describe()}"),
+        ("psf", report["psf"]),
+        ("prior", report["prior"]),
+        ("strength", _with_rule(report, "strength")),
+        ("noise", _with_rule(report, "noise")),
+        ("boundary", report["boundary"]),
+        ("solver", report["solver"].splitlines()[0].removeprefix("solver").strip()),
+        ("result", f"{report['status']}; {report['iterations']} iterations, residual {show(report['residual'])}"),
+        ("time", f"{report['seconds']:.2f} s on {report['device']}"),
+        ("clipped", clipped_line(image, report["clipped_pixels"])),
+        *(("note", note) for note in report["notes"]),
+        *(("warning", warning) for warning in report["warnings"]),
+    ]
+    return [f"{name:<9} {' '.join(str(text).split())}" for name, text in rows]
+
+
+def _with_rule(report: Mapping[str, Any], name: str) -> str:
+    """Write a number of the report and the rule that chose it."""
+    if report[name] is None:
+        return "none"
+    return f"{show(report[name])} ({report[name + '_rule']})"
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name()})"
+
+
+def _plain(value: Any) -> Any:
+    """Return data that strict JSON can hold: NaN and infinity become null, NumPy's numbers Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, str) or value is None:
+        return str(value) if isinstance(value, str) else None
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int) else str(value)

@@ -1,0 +1,110 @@
+"""Krylov at the size of a picture: iterations, residual, agreement with SciPy, batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+
+from convpinv import Conv2dOperator, Status
+from convpinv.linalg import structure
+from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.testing import random_images
+
+
+def shake(size: int = 25) -> torch.Tensor:
+    """A camera-shake kernel: a smooth path drawn with a pen of one pixel."""
+    t = torch.linspace(0, 1, 400, dtype=torch.float64)
+    path = torch.stack([12 + 9 * (t - 0.5) + 3 * torch.sin(5 * t), 12 + 8 * torch.sin(2.2 * t - 1.1)])
+    grid = torch.arange(size, dtype=torch.float64)
+    rows = torch.exp(-0.5 * ((grid[:, None] - path[0]) / 0.8) ** 2)
+    columns = torch.exp(-0.5 * ((grid[:, None] - path[1]) / 0.8) ** 2)
+    kernel = rows @ columns.mT
+    return kernel / kernel.sum()
+
+
+@pytest.mark.parametrize(("damp_squared", "most"), [(1e-2, 25), (1e-3, 45)])
+def test_valid_motion_256(damp_squared: float, most: int) -> None:
+    operator = Conv2dOperator(shake()[None, None], (256, 256))
+    y = random_images(operator.out_shape, operator, batch=1)
+    solution = operator.pinv(damp=damp_squared**0.5, solver="krylov", tol=1e-9).solve(y)
+    assert solution.status is Status.CONVERGED
+    assert solution.residual <= 1e-9
+    assert solution.iterations <= most
+
+
+def test_agrees_with_lsmr() -> None:
+    operator = Conv2dOperator(shake()[None, None], (96, 80))
+    y = random_images(operator.out_shape, operator, batch=1)[0]
+    damp = 1e-3**0.5
+
+    def apply(vector: np.ndarray) -> np.ndarray:
+        return operator(torch.from_numpy(vector.reshape(operator.in_shape))).numpy().ravel()
+
+    def adjoint(vector: np.ndarray) -> np.ndarray:
+        return operator.H(torch.from_numpy(vector.reshape(operator.out_shape))).numpy().ravel()
+
+    shape = (int(np.prod(operator.out_shape)), int(np.prod(operator.in_shape)))
+    linear = scipy.sparse.linalg.LinearOperator(shape, matvec=apply, rmatvec=adjoint, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    expected = scipy.sparse.linalg.lsmr(linear, y.numpy().ravel(), damp=damp, atol=1e-13, btol=1e-13, maxiter=4000)[0]
+    found = operator.pinv(damp=damp, solver="krylov")(y).numpy().ravel()
+    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_preconditioner_pays(stride: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 3, 3, 3, generator=generator, dtype=torch.float64)
+    operator = Conv2dOperator(weight, 64, stride=stride, padding=1)
+    y = random_images(operator.out_shape, operator)
+    solution = operator.pinv(damp=0.5, solver="krylov", tol=1e-9).solve(y)
+    assert solution.status is Status.CONVERGED
+    forward, back = (operator, operator.H) if structure.is_wide(operator) else (operator.H, operator)
+    right = y if structure.is_wide(operator) else operator.H(y)
+    plain = conjugate_gradients.solve(lambda u: forward(back(u)) + 0.25 * u, lambda r: r, right, 1e-9, 2000)
+    assert solution.iterations <= plain.iterations / 2
+
+
+def test_undamped_valid_is_the_exact_pseudo_inverse() -> None:
+    weight = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weight[0, 0, 1, 1] += 6.0
+    operator = Conv2dOperator(weight, 80)
+    pinv = operator.pinv(solver="krylov")
+    y = random_images(operator.out_shape, operator)
+    x = pinv(y)
+    assert (operator(x) - y).norm() <= 1e-8 * y.norm()  # full row rank: the data are met
+    assert (pinv(operator(x)) - x).norm() <= 1e-8 * x.norm()  # and x is the shortest that meets them
+
+
+def test_each_picture_of_a_batch_stops_alone() -> None:
+    operator = Conv2dOperator(shake()[None, None], 64)
+    y = random_images(operator.out_shape, operator, batch=3)
+    y[1] = 0.0
+    y[2] *= 1e12
+    pinv = operator.pinv(damp=0.05, solver="krylov")
+    together = pinv(y)
+    assert together[1].abs().max() == 0
+    for index in (0, 2):
+        alone = pinv(y[index])
+        assert (together[index] - alone).norm() <= 1e-8 * alone.norm()
+
+
+def test_single_precision_is_solved_in_double() -> None:
+    weight = shake()[None, None]
+    y = random_images((1, 40, 40), Conv2dOperator(weight, 64), batch=1)
+    exact = Conv2dOperator(weight.float().double(), 64).pinv(damp=1e-2, solver="krylov")(y.float().double())
+    single = Conv2dOperator(weight.float(), 64).pinv(damp=1e-2, solver="krylov")(y.float())
+    assert single.dtype == torch.float32
+    assert (single - exact).norm() <= 1e-5 * exact.norm()
+
+
+def test_inconsistent_systems_are_reported() -> None:
+    diagonal = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    right = torch.ones(1, 3, dtype=torch.float64)
+    outcome = conjugate_gradients.solve(lambda u: diagonal * u, lambda r: r, right, 1e-10, 5000)
+    assert outcome.status is Status.STAGNATED
+    assert 3**-0.5 <= outcome.residual <= 1.0  # never the runaway iterate
+    consistent = conjugate_gradients.solve(lambda u: diagonal * u, lambda r: r, diagonal[None] * right, 1e-10, 50)
+    assert consistent.status is Status.CONVERGED
+    assert torch.allclose(consistent.value, torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64))
