@@ -141,7 +141,7 @@ def _oracle(cell: Cell, weight: Tensor) -> Oracle:
         dilation=cell.dilation,
         groups=groups,
         bias=False,
-        padding_mode=cell.boundary,
+        padding_mode=cell.boundary,  # pyright: ignore[reportArgumentType]
         dtype=precise,
     )
     pixels = inputs * SIZE[0] * SIZE[1]

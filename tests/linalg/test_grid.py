@@ -80,7 +80,9 @@ def test_agrees_with_the_dense_oracle(dtype: torch.dtype, boundary: str, solver:
         try:
             error = compare(cell, solver, damp)
         except convpinv.SolverRefusedError as refusal:
-            assert any(reason in str(refusal) for reason in REASONS[solver]), f"{cell}: {refusal}"
+            unexplained = not any(reason in str(refusal) for reason in REASONS[solver])
+            if unexplained:
+                pytest.fail(f"{cell}: {refusal}")
             continue
         assert error <= bound(cell, solver, damp), f"{cell}: {error:.1e} over {bound(cell, solver, damp):.1e}"
         served += 1
@@ -108,7 +110,7 @@ def test_the_grid_is_whole() -> None:
 
 
 def test_the_grid_holds_what_it_claims() -> None:
-    ranks = dict.fromkeys(KERNELS, 0)
+    ranks: Counter[str] = Counter()
     for cell in CELLS:
         values, rtol = oracle(cell).values, oracle(cell).rtol
         ranks[cell.kernel] += bool((values <= rtol * values[0]).any())
@@ -161,11 +163,15 @@ def test_penrose_adjoint_and_scaling(solver: str, boundary: str) -> None:
         check_penrose(operator, pinv, tol)
         y = random_images(operator.out_shape, operator, seed=3)
         expected = pinv(y)
-        close = {"rtol": 1e-5, "atol": 1e-6 * float(expected.abs().max())}
+        atol = 1e-6 * float(expected.abs().max())
         for factor in (1e-5, 1e5):
             other = cell.operator(factor).pinv(solver=solver, tol=1e-12)
-            assert torch.allclose(other(y) * factor, expected, **close), f"{cell}: kernel scaled by {factor}"
-            assert torch.allclose(pinv(y * factor) / factor, expected, **close), f"{cell}: data scaled by {factor}"
+            assert torch.allclose(other(y) * factor, expected, rtol=1e-5, atol=atol), (
+                f"{cell}: kernel scaled by {factor}"
+            )
+            assert torch.allclose(pinv(y * factor) / factor, expected, rtol=1e-5, atol=atol), (
+                f"{cell}: data scaled by {factor}"
+            )
         checked += 1
     whole = PENROSE_STEP[solver] == 1
     assert checked == (2 * SERVED[solver](boundary) if whole else len(cells))

@@ -32,7 +32,7 @@ LAYERS = [
 @pytest.mark.parametrize("options", LAYERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
 def test_equals_the_layer(options: dict, mode: str, dtype: torch.dtype) -> None:
-    layer = torch.nn.Conv2d(4, 6, padding_mode=mode, dtype=dtype, **options)
+    layer = torch.nn.Conv2d(4, 6, padding_mode=mode, dtype=dtype, **options)  # pyright: ignore[reportArgumentType]
     operator = Conv2dOperator.from_module(layer, (11, 12))
     x = random_images((4, 11, 12), operator)
     with warnings.catch_warnings():
@@ -55,7 +55,15 @@ def test_many_taps_go_by_fft_and_give_the_same(
     mode: str, stride: int | tuple[int, int], groups: int, dtype: torch.dtype
 ) -> None:
     layer = torch.nn.Conv2d(
-        2, 4, (13, 10), stride=stride, padding=5, groups=groups, bias=False, padding_mode=mode, dtype=dtype
+        2,
+        4,
+        (13, 10),
+        stride=stride,
+        padding=5,
+        groups=groups,
+        bias=False,
+        padding_mode=mode,  # pyright: ignore[reportArgumentType]
+        dtype=dtype,
     )
     operator = Conv2dOperator.from_module(layer, (40, 37))
     assert isinstance(operator, Conv2dOperator)

@@ -42,7 +42,7 @@ def solve(
     scale = batch_norm(right)
     target = tolerance * scale
     value = torch.zeros_like(right)
-    residual, done, stalled = right, 0, False
+    residual, size, done, stalled = right, scale, 0, False
     for _ in range(1 + RESTARTS):
         step, used, stalled = _run(multiply, precondition, residual, target, max_iterations - done)
         done += used
@@ -72,7 +72,8 @@ def _run(
     value = torch.zeros_like(right)
     residual = right.clone()
     # Where a system is singular and inconsistent the iterate grows without bound: the best one is what counts.
-    best, best_value, best_at = batch_norm(residual), value, 0
+    size = batch_norm(residual)
+    best, best_value, best_at = size, value, 0
     active = best > target
     if not bool(active.any()):
         return value, 0, False
