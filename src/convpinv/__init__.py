@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convpinv import testing
-    from convpinv.arguments import ArgumentError, ConvergenceError, ConvpinvError, KernelGradientError, SolverRefusedError
+    from convpinv.arguments import (
+        ArgumentError,
+        ConvergenceError,
+        ConvpinvError,
+        KernelGradientError,
+        SolverRefusedError,
+    )
     from convpinv.functional import conv_pinv2d
     from convpinv.imaging import DeblurReport, DeblurResult, blur, deblur, estimate_noise, psf
     from convpinv.linalg import AdjointOperator, Conv2dOperator, PinvOperator, Solution, Status

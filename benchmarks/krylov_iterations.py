@@ -1,0 +1,58 @@
+"""Claim: with the inverse symbol as preconditioner, *valid* blurs of 256² converge in tens of iterations.
+
+Iterations and true residuals, with and without the preconditioner, for a smooth camera-shake kernel, a line and a
+Gaussian.
+"""
+
+from __future__ import annotations
+
+import torch
+from harness import write
+
+from convpinv import Conv2dOperator, psf
+from convpinv.linalg.solvers import conjugate_gradients
+
+
+def kernels() -> dict[str, torch.Tensor]:
+    t = torch.linspace(0, 1, 400, dtype=torch.float64)
+    path = 12 + 9 * (t - 0.5) + 3 * torch.sin(5 * t), 12 + 8 * torch.sin(2.2 * t - 1.1)
+    grid = torch.arange(25, dtype=torch.float64)
+    rows, columns = (torch.exp(-0.5 * ((grid[:, None] - line) / 0.8) ** 2) for line in path)
+    shake = rows @ columns.mT
+    return {
+        "shake 25x25": shake / shake.sum(),
+        "line 25 px at 30 degrees": psf.motion(25, 30),
+        "gaussian": psf.gaussian(1.6),
+    }
+
+
+def main() -> None:
+    rows = []
+    for name, kernel in kernels().items():
+        operator = Conv2dOperator(kernel[None, None], 256)
+        y = torch.randn(1, *operator.out_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        for damp_squared in (1e-2, 1e-3):
+            damp = damp_squared**0.5
+            solution = operator.pinv(damp=damp, solver="krylov", tol=1e-9).solve(y)
+            plain = conjugate_gradients.solve(
+                lambda u, a=operator, d=damp_squared: a(a.H(u)) + d * u, lambda r: r, y, 1e-9, 3000
+            )
+            print(
+                f"{name}, damp² = {damp_squared:g}: {solution.iterations} iterations to {solution.residual:.1e}; "
+                f"without preconditioner {plain.iterations} to {plain.residual:.1e}"
+            )
+            rows.append(
+                {
+                    "kernel": name,
+                    "damp_squared": damp_squared,
+                    "iterations": solution.iterations,
+                    "residual": solution.residual,
+                    "plain_iterations": plain.iterations,
+                    "plain_residual": plain.residual,
+                }
+            )
+    write("krylov_iterations", rows)
+
+
+if __name__ == "__main__":
+    main()

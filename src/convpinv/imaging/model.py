@@ -1,0 +1,190 @@
+"""How the picture came about: a blur on a grid, seen through a window.
+
+The grid holds the picture in its upper left corner. Where the border is unknown, the grid is larger than the picture
+by the reach of the PSF; as the grid is periodic, the rows above the picture are the last rows of the grid. A circular
+blur on that grid, looked at in the window only, *is* the valid convolution of the camera.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convpinv.arguments import Boundary
+from convpinv.linalg import Conv2dOperator
+
+UNKNOWN = "unknown"
+# Forward differences down and to the right, as (row, column, value) about the centre.
+DOWN = ((0, 0, -1.0), (1, 0, 1.0))
+RIGHT = ((0, 0, -1.0), (0, 1, 1.0))
+
+
+@dataclass(frozen=True)
+class BlurModel:
+    """A blur by ``psf`` (h, w) of pictures (H, W), with the border as ``boundary`` says, on the ``grid``."""
+
+    psf: Tensor
+    picture: tuple[int, int]
+    grid: tuple[int, int]
+    boundary: str
+
+    @staticmethod
+    def build(psf: Tensor, picture: tuple[int, int], boundary: str) -> BlurModel:
+        """Choose the grid: the picture for a circular border, else the picture and the reach of the PSF."""
+        if boundary == Boundary.CIRCULAR:
+            return BlurModel(psf, picture, picture, boundary)
+        rows, columns = (friendly_size(n + k - 1) for n, k in zip(picture, psf.shape, strict=True))
+        return BlurModel(psf, picture, (rows, columns), boundary)
+
+    def flipped_psf(self) -> Tensor:
+        """Return the PSF as a weight (1, 1, h, w) of torch's correlation: flipped, once and here."""
+        return self.psf.flip(-2, -1)[None, None]
+
+    def blur(self) -> Conv2dOperator:
+        """Return the blur on the grid, (1, grid) to (1, grid)."""
+        return Conv2dOperator(self.flipped_psf(), self.grid, padding="same", padding_mode="circular")
+
+    def camera(self) -> Conv2dOperator:
+        """Return the blur as the boundary has it: scene to picture; the scene is larger if the border is unknown."""
+        weight = self.flipped_psf()
+        if self.boundary == UNKNOWN:
+            rows, columns = (n + k - 1 for n, k in zip(self.picture, self.psf.shape, strict=True))
+            return Conv2dOperator(weight, (rows, columns))
+        return Conv2dOperator(weight, self.picture, padding="same", padding_mode=self.boundary)
+
+    def seen_of_scene(self, scene: Tensor) -> Tensor:
+        """Cut the picture out of the scene that :meth:`camera` looks at."""
+        if self.boundary != UNKNOWN:
+            return scene
+        # Picture pixel i lies under the PSF's centre, k // 2, which the flip has moved to k - 1 - k // 2.
+        top, left = (k - 1 - k // 2 for k in self.psf.shape)
+        return scene[..., top : top + self.picture[0], left : left + self.picture[1]]
+
+    def stacked(self, gradient_weight: float, value_weight: float = 0.0, *, on_grid: bool = True) -> Conv2dOperator:
+        """Return ``x → [K x; ρ D↓ x; ρ D→ x]`` with ρ the gradient weight: one convolution with three outputs.
+
+        Its pseudo-inverse maps (a, b↓, b→) to the minimiser of ‖K x − a‖² + ‖ρ D x − b‖². A value weight η appends
+        the output η x. On the grid the border is periodic, else it is the model's own boundary on the picture.
+        """
+        height, width = self.psf.shape
+        centre = tuple(max(k // 2, 1) for k in self.psf.shape)
+        weight = self.psf.new_zeros((4 if value_weight else 3, 1, 2 * centre[0] + 1, 2 * centre[1] + 1))
+        top, left = (c - (k - 1 - k // 2) for c, k in zip(centre, self.psf.shape, strict=True))
+        weight[0, 0, top : top + height, left : left + width] = self.flipped_psf()[0, 0]
+        for output, taps in ((1, DOWN), (2, RIGHT)):
+            for row, column, value in taps:
+                weight[output, 0, centre[0] + row, centre[1] + column] = gradient_weight * value
+        if value_weight:
+            weight[3, 0, centre[0], centre[1]] = value_weight
+        size, mode = (self.grid, "circular") if on_grid else (self.picture, self.boundary)
+        return Conv2dOperator(weight, size, padding="same", padding_mode=mode)
+
+    def window(self, on_grid: Tensor) -> Tensor:
+        """Cut the picture out of the grid."""
+        return on_grid[..., : self.picture[0], : self.picture[1]]
+
+    def embedded(self, picture: Tensor) -> Tensor:
+        """Put a picture on the grid, zero elsewhere."""
+        rows, columns = (m - n for m, n in zip(self.grid, self.picture, strict=True))
+        return torch.nn.functional.pad(picture, (0, columns, 0, rows))
+
+    def extended(self, picture: Tensor) -> Tensor:
+        """Continue a picture over the grid: straight lines from each edge to the opposite one."""
+        for axis in (-2, -1):
+            missing = self.grid[axis] - self.picture[axis]
+            if missing:
+                share = torch.arange(1, missing + 1, dtype=picture.dtype, device=picture.device) / (missing + 1)
+                share = share[:, None] if axis == -2 else share
+                last, first = picture.narrow(axis, picture.shape[axis] - 1, 1), picture.narrow(axis, 0, 1)
+                picture = torch.cat([picture, last + (first - last) * share], axis)
+        return picture
+
+    def transfer(self) -> Tensor:
+        """Return |K|² at the grid's frequencies, on the half plane of ``rfft2``."""
+        rows, columns = (m - k for m, k in zip(self.grid, self.psf.shape, strict=True))
+        padded = torch.nn.functional.pad(self.psf.to(torch.float64), (0, columns, 0, rows))
+        return torch.fft.rfft2(padded).abs().square()
+
+    def difference_transfer(self) -> Tensor:
+        """Return |D|² = 4 sin²(ω↓/2) + 4 sin²(ω→/2) at the same frequencies."""
+        rows = torch.fft.fftfreq(self.grid[0], dtype=torch.float64, device=self.psf.device)
+        columns = torch.fft.rfftfreq(self.grid[1], dtype=torch.float64, device=self.psf.device)
+        return 4 * (torch.sin(math.pi * rows).square()[:, None] + torch.sin(math.pi * columns).square())
+
+
+@dataclass(frozen=True)
+class BorderRule:
+    """What a known boundary says about the grid outside the picture, axis by axis.
+
+    ``source[i]`` is the row (column) of the picture that grid row (column) i repeats, −1 where it is zero, and −2
+    where the blur never looks and anything goes.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    @staticmethod
+    def of(model: BlurModel) -> BorderRule | None:
+        """Return the rule, or None where nothing is known (or there is nothing outside)."""
+        if model.boundary in (UNKNOWN, Boundary.CIRCULAR):
+            return None
+        rows, columns = (
+            torch.tensor(_sources(n, k, m, model.boundary), device=model.psf.device)
+            for n, k, m in zip(model.picture, model.psf.shape, model.grid, strict=True)
+        )
+        return BorderRule(rows, columns)
+
+    def nearest(self, grid: Tensor) -> Tensor:
+        """Return the grid nearest to the given one that obeys the rule: the mean of all copies of a pixel."""
+        rows_free, columns_free = self.rows == -2, self.columns == -2
+        result = self._averaged(self._averaged(grid, self.rows, -2), self.columns, -1)
+        free = rows_free[:, None] | columns_free
+        return torch.where(free, grid, result)
+
+    @staticmethod
+    def _averaged(grid: Tensor, source: Tensor, axis: int) -> Tensor:
+        known = torch.nonzero(source >= 0)[:, 0]
+        size = int(source.max()) + 1
+        shape = list(grid.shape)
+        shape[axis] = size
+        total = grid.new_zeros(shape).index_add_(axis, source[known], grid.index_select(axis, known))
+        count = torch.bincount(source[known], minlength=size).to(grid.dtype)
+        mean = total / (count[:, None] if axis == -2 else count)
+        copied = mean.index_select(axis, source.clamp(min=0))
+        zero = source < 0
+        return copied.masked_fill(zero[:, None] if axis == -2 else zero, 0.0)
+
+
+def _sources(size: int, taps: int, grid: int, boundary: str) -> list[int]:
+    """Return :class:`BorderRule`'s sources along one axis."""
+    # A convolution with the centre at k // 2 reads that far after a pixel, and k - 1 - k // 2 before it.
+    before, after = taps - 1 - taps // 2, taps // 2
+    sources = []
+    for index in range(grid):
+        position = index if index < size + after else index - grid
+        if position < -before:
+            sources.append(-2)
+        elif 0 <= position < size:
+            sources.append(position)
+        elif boundary == Boundary.ZEROS:
+            sources.append(-1)
+        elif boundary == Boundary.REPLICATE:
+            sources.append(min(max(position, 0), size - 1))
+        else:
+            sources.append(-position if position < 0 else 2 * (size - 1) - position)
+    return sources
+
+
+def friendly_size(size: int) -> int:
+    """Return the next size without prime factors above 5, which the FFT handles fast."""
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 1

@@ -1,0 +1,159 @@
+"""The choice of the strength of a prior, with its receipt.
+
+One model of the picture's spectrum serves every prior. With |K|² the transfer function of the blur, |D|² that of the
+differences and σ the noise, a blurred photograph has about
+
+    E |Y|² / N = τ² |K|² / |D|² + σ²
+
+and its likelihood has one unknown, τ: the size of the true picture's differences. From it follow the strength of the
+quadratic prior, σ² / τ², and the *readable share*: the mean over all frequencies of signal / (signal + noise).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convpinv.imaging.model import BlurModel
+
+# Search range of log τ² for pictures of unit deviation: from invisible texture to noise that is a picture.
+SEARCH = (-24.0, 8.0, 129)
+# Noise below this share of the picture's deviation is taken for this: rounding alone, and nothing to gain by less.
+NOISE_FLOOR = 3e-4
+
+
+# Where nothing of the picture is readable the rules end at 0, which is no strength at all.
+LEAST_STRENGTH = 1e-9
+
+
+@dataclass(frozen=True)
+class StrengthChoice:
+    """The strength of a prior for each plane (N,), the rule that chose it in words, and what speaks against it."""
+
+    strength: Tensor
+    rule: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SpectrumFit:
+    """The fitted signal power τ² and the readable share, a plane each (N,), and where the search met its end."""
+
+    power: Tensor
+    readable: Tensor
+    at_end: Tensor
+
+
+def fit_spectrum(model: BlurModel, planes: Tensor, sigma: Tensor) -> SpectrumFit:
+    """Fit the spectrum model by maximum likelihood, σ given.
+
+    Minimises ``Σ log v + |Y|² / (N v)`` with ``v = τ² G + σ²`` and ``G = |K|² / |D|²`` over τ² on a grid that is
+    refined once.
+
+    Parameters
+    ----------
+    model, planes, sigma
+        The blur; pictures (N, H, W) of zero mean and unit deviation; their noise (N,), above 0.
+
+    Notes
+    -----
+    Cost: one FFT and two times 129 evaluations of the spectrum a plane. The picture is continued over the grid by
+    straight lines, so that its edges do not pose as detail.
+    Source: R. Molina, A. K. Katsaggelos, J. Mateos, "Bayesian and regularization methods for hyperparameter
+    estimation in image restoration", IEEE Transactions on Image Processing 8 (1999).
+    """
+    # Without the mean, which tells nothing of differences.
+    gain = model.transfer().flatten()[1:] / model.difference_transfer().flatten()[1:]
+    size = math.prod(model.grid)
+    if not gain.numel():  # a picture of one pixel
+        nothing = torch.ones(len(planes), dtype=torch.float64, device=planes.device)
+        return SpectrumFit(nothing, nothing, nothing.bool() & False)
+    fits = []
+    for plane, deviation in zip(planes, sigma, strict=True):
+        spectrum = torch.fft.rfft2(model.extended(plane.to(torch.float64))).abs().square().flatten()[1:] / size
+        noise = deviation.to(torch.float64).square()
+        low, high, steps = SEARCH
+        best, at_end = _likeliest(gain, spectrum, noise, torch.linspace(low, high, steps, dtype=torch.float64))
+        width = (high - low) / (steps - 1)
+        fine, _ = _likeliest(gain, spectrum, noise, best + torch.linspace(-width, width, 17, dtype=torch.float64))
+        signal = gain * math.exp(fine)
+        fits.append((math.exp(fine), float((signal / (signal + noise)).mean()), at_end))
+    power, readable, at_end = (torch.tensor(column, device=planes.device) for column in zip(*fits, strict=True))
+    return SpectrumFit(power.to(torch.float64), readable.to(torch.float64), at_end)
+
+
+def _likeliest(gain: Tensor, spectrum: Tensor, noise: Tensor, candidates: Tensor) -> tuple[float, bool]:
+    """Return the candidate log τ² of the highest likelihood, and whether it is the first or last."""
+    costs = []
+    for candidate in candidates:
+        variance = gain * torch.exp(candidate) + noise
+        costs.append(float((variance.log() + spectrum / variance).sum()))
+    index = min(range(len(costs)), key=costs.__getitem__)
+    return float(candidates[index]), index in (0, len(costs) - 1)
+
+
+def gradient_strength(model: BlurModel, planes: Tensor, sigma: Tensor) -> StrengthChoice:
+    """Choose λ = σ² / τ² for ½‖A x − y‖² + ½ λ‖D x‖²: the Wiener filter of the fitted spectrum."""
+    fit = fit_spectrum(model, planes, sigma)
+    rule = "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²"
+    return StrengthChoice((sigma.square() / fit.power).clamp(min=LEAST_STRENGTH), rule, _search_warnings(fit))
+
+
+def identity_strength(model: BlurModel, planes: Tensor, sigma: Tensor) -> StrengthChoice:
+    """Choose λ for ½‖A x − y‖² + ½ λ‖x‖²: the smallest expected error under the fitted spectrum.
+
+    With S = τ² / |D|² and the filter h = K̄ / (|K|² + λ), the expected error is ``Σ S |1 − K h|² + σ² |h|²``. A
+    photograph is far from white, so the likelihood of a white picture would choose a λ tens of times too small.
+    """
+    fit = fit_spectrum(model, planes, sigma)
+    gain = model.transfer().flatten()[1:]
+    shape = 1 / model.difference_transfer().flatten()[1:]
+    candidates = torch.logspace(-10, 1, 111, dtype=torch.float64, device=planes.device)
+    strengths = []
+    for power, deviation in zip(fit.power, sigma.to(torch.float64), strict=True):
+        errors = torch.stack(
+            [
+                ((power * shape * weight**2 + deviation**2 * gain) / (gain + weight).square()).sum()
+                for weight in candidates
+            ]
+        )
+        strengths.append(candidates[errors.argmin()])
+    rule = "smallest expected error under the picture's fitted spectrum"
+    return StrengthChoice(torch.stack(strengths), rule, _search_warnings(fit))
+
+
+def _search_warnings(fit: SpectrumFit) -> tuple[str, ...]:
+    if not bool(fit.at_end.any()):
+        return ()
+    return ("the automatic strength lies at the end of its search range: the picture does not look like a photograph",)
+
+
+def sparse_strength(model: BlurModel, planes: Tensor, sigma: Tensor) -> StrengthChoice:
+    """Choose λ for ½‖A x − y‖² + λ Σ |D x|, from the same fit.
+
+    If the differences had the density exp(−|g| / b), the most probable picture would have λ = σ² / b, and b ~ τ. Yet
+    the most probable picture is not the best one: it lets noise in as more of the spectrum is readable, and the fewer
+    frequencies are readable the less their smoothing may cost. On photographs (four pictures, five PSFs, five noise
+    levels from 0.1 % to 10 %) the best λ in hindsight is
+
+        λ = 2 σ² / τ · √f · (1 + 1.8 f⁸),    f the readable share,
+
+    within a factor of 1.3 (root mean square of the logarithm), which costs 0.1 dB.
+
+    Notes
+    -----
+    The known alternative, the fixed point ``λ TV(x) = θ σ² N`` of J. P. Oliveira, J. M. Bioucas-Dias and M. A. T.
+    Figueiredo (Signal Processing 89, 2009), needs a θ between 0.04 and 3 depending on blur and noise, and at high noise
+    its two sides are so nearly parallel that it runs away.
+    """
+    fit = fit_spectrum(model, planes, sigma)
+    share = fit.readable.sqrt() * (1 + 1.8 * fit.readable**8)
+    rule = (
+        "from the picture's spectrum by maximum marginal likelihood: 2 noise² / size of the differences, times the "
+        "root of the readable share of the frequencies (calibrated on photographs)"
+    )
+    strength = (2 * sigma.square() / fit.power.sqrt() * share).clamp(min=LEAST_STRENGTH)
+    return StrengthChoice(strength, rule, _search_warnings(fit))
