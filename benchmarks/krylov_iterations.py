@@ -7,10 +7,10 @@ Gaussian.
 from __future__ import annotations
 
 import torch
-from harness import write
 
 from convpinv import Conv2dOperator, psf
 from convpinv.linalg.solvers import conjugate_gradients
+from harness import write
 
 
 def kernels() -> dict[str, torch.Tensor]:

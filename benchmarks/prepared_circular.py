@@ -9,9 +9,9 @@ from __future__ import annotations
 import statistics
 
 import torch
-from harness import interleaved, median_ratio, write
 
 from convpinv import Conv2dOperator
+from harness import interleaved, median_ratio, write
 
 SHAPES = ((16, 3, 256, 256), (1, 3, 1024, 1024))
 

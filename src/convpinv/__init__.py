@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from convpinv.arguments import (
         ArgumentError,
         ConvergenceError,
+        ConvergenceWarning,
         ConvpinvError,
         KernelGradientError,
         SolverRefusedError,
@@ -28,6 +29,7 @@ _HOMES = {
     "ArgumentError": "convpinv.arguments",
     "Conv2dOperator": "convpinv.linalg",
     "ConvergenceError": "convpinv.arguments",
+    "ConvergenceWarning": "convpinv.arguments",
     "ConvpinvError": "convpinv.arguments",
     "DeblurReport": "convpinv.imaging",
     "DeblurResult": "convpinv.imaging",
@@ -49,6 +51,7 @@ __all__ = [
     "ArgumentError",
     "Conv2dOperator",
     "ConvergenceError",
+    "ConvergenceWarning",
     "ConvpinvError",
     "DeblurReport",
     "DeblurResult",

@@ -34,6 +34,10 @@ class ConvergenceError(ConvpinvError, RuntimeError):
     """An iteration ended before its tolerance; nothing unconverged is returned silently."""
 
 
+class ConvergenceWarning(UserWarning):
+    """A restoration reached its limit of iterations: near its goal, and not at it."""
+
+
 class KernelGradientError(ConvpinvError, NotImplementedError):
     """A gradient by the kernel was asked for, which this version does not give."""
 
@@ -181,6 +185,8 @@ def images(
     if not isinstance(value, Tensor):
         fail(call, argument, describe(value), f"it must be a tensor (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}")
     fits = value.ndim >= 3 and value.shape[-2:] == shape[1:] and (each_channel_alone or value.shape[-3] == shape[0])
+    if not fits and each_channel_alone:
+        fail(call, argument, describe(value), f"it must be (C, H, W) or (B, C, H, W) with (H, W) = {shape[1:]}")
     if not fits:
         fail(call, argument, describe(value), f"its last three sizes (C, H, W) must be {shape}")
     if value.dtype != dtype:

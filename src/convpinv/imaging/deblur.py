@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
-from convpinv.arguments import Boundary, Pictures
+from convpinv.arguments import Boundary, ConvergenceWarning, Pictures
 from convpinv.imaging import priors, regularization
 from convpinv.imaging import psf as psf_module
 from convpinv.imaging.model import UNKNOWN, BlurModel
@@ -83,7 +84,7 @@ def deblur(
     ============== ======================= =====================================================================
     ``"tv"``       ``Σ |D x|``             total variation: flat areas and sharp edges; the default
     ``"gradient"`` ``½‖D x‖²``             generalised Tikhonov: smooth; linear in the picture
-    ``"tikhonov"`` ``½‖x − mean(y)‖²``     the damped pseudo-inverse; linear in the picture
+    ``"tikhonov"`` ``½‖x − mean(y)‖²``     the damped pseudo-inverse; linear in the picture (mean 0 for "zeros")
     ``"none"``     0                       the pseudo-inverse: exact, and at 1 % of noise already useless
     ============== ======================= =====================================================================
 
@@ -120,7 +121,13 @@ def deblur(
     ArgumentError
         If an argument is not what is said above; the message is one line that names it.
     ConvergenceError
-        If ``prior="none"`` meets a blur that rounding cannot invert.
+        If a linear prior ("none" above all) meets a blur that its solver cannot invert to its tolerance.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If "tv", or "gradient" with the unknown border, reached its limit of iterations; with ``full_output`` the
+        report says so instead.
 
     Notes
     -----
@@ -161,10 +168,13 @@ def deblur(
         restored[planes] = piece.planes
         pieces.append((planes, piece))
     result = pictures.restored(restored)
-    if not full_output:
-        return result
     noise_rule = "given" if sigma_given is not None else "estimated from the finest diagonal wavelet detail"
-    return DeblurResult(result, _report(job, pictures, kernels, sigma, noise_rule, pieces))
+    report = _report(job, pictures, kernels, sigma, noise_rule, pieces)
+    if full_output:
+        return DeblurResult(result, report)
+    if report.status.startswith("stopped"):
+        warnings.warn(f"deblur: the iteration {report.status}, before its tolerance", ConvergenceWarning, stacklevel=2)
+    return result
 
 
 @dataclass(frozen=True)
@@ -213,23 +223,23 @@ def _restore(job: _Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> _Piece
     gain = float(model.transfer().max())
     given = None if job.strength is None else torch.full_like(deviation, job.strength * gain)
 
-    warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     rule = "given"
     if job.prior == "none":
         rule = "none: the pseudo-inverse"
-        restoration = _bare(model, unit)
+        restoration = priors.pseudo_inverse(model, unit)
     elif job.prior == "tv":
         weight = None if given is None else given / scale[:, 0, 0]
         if weight is None:
             choice = regularization.sparse_strength(model, unit, deviation)
-            weight, rule, warnings = choice.strength, choice.rule, choice.warnings
+            weight, rule, doubts = choice.strength, choice.rule, choice.warnings
         restoration = priors.total_variation(model, unit, weight, job.progress)
     else:
         weight = given
         if weight is None:
             rules = {"tikhonov": regularization.identity_strength, "gradient": regularization.gradient_strength}
             choice = rules[job.prior](model, unit, deviation)
-            weight, rule, warnings = choice.strength, choice.rule, choice.warnings
+            weight, rule, doubts = choice.strength, choice.rule, choice.warnings
         if job.prior == "tikhonov":
             restoration = priors.tikhonov(model, unit, weight)
         else:
@@ -243,18 +253,8 @@ def _restore(job: _Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> _Piece
         rule,
         _misfit(model, restored, planes),
         restoration,
-        warnings + restoration.warnings,
+        doubts + restoration.warnings,
     )
-
-
-def _bare(model: BlurModel, unit: Tensor) -> priors.Restoration:
-    try:
-        return priors.pseudo_inverse(model, unit)
-    except arguments.ConvergenceError as error:
-        raise arguments.ConvergenceError(
-            "deblur: prior 'none' asks for an inverse that rounding cannot give for this PSF; prior 'tikhonov' with a "
-            "small strength such as 1e-6 comes near it, and 'tv' or 'gradient' restore pictures"
-        ) from error
 
 
 def _misfit(model: BlurModel, restored: Tensor, planes: Tensor) -> Tensor:
@@ -276,15 +276,15 @@ def _report(
     for planes, piece in pieces:
         strength[planes], residual[planes] = piece.strength.to(sigma), piece.residual.to(sigma)
     last = pieces[-1][1]
-    warnings = [warning for _, piece in pieces for warning in piece.warnings]
-    warnings += [found.warning for found in map(psf_module.centring, kernels) if found.warning]
+    doubts = [warning for _, piece in pieces for warning in piece.warnings]
+    doubts += [found.warning for found in map(psf_module.centring, kernels) if found.warning]
     statuses = [piece.restoration.status for _, piece in pieces]
     stopped = [status for status in statuses if status.startswith("stopped")]
     if stopped:
-        warnings.append(f"the iteration was {stopped[0]}, before its tolerance; a stronger prior converges faster")
+        doubts.append(f"the iteration {stopped[0]}, before its tolerance; a larger strength converges faster")
     if any(kernel.numel() == 1 for kernel in kernels):
-        warnings.append("the PSF is one point: there is no blur to undo, and fine texture may be taken for noise")
-    warnings += _doubts(job, pictures, sigma, residual)
+        doubts.append("the PSF is one point: there is no blur to undo, and fine texture may be taken for noise")
+    doubts += _doubts(job, pictures, sigma, residual)
     return DeblurReport(
         prior=job.prior,
         boundary=job.boundary,
@@ -296,7 +296,7 @@ def _report(
         iterations=max(piece.restoration.iterations for _, piece in pieces),
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys(doubts)),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.linalg import Conv2dOperator
+from convpinv.linalg import Conv2dOperator, boundary_source, fast_size
 
 UNKNOWN = "unknown"
 # Forward differences down and to the right, as (row, column, value) about the centre.
@@ -36,7 +36,7 @@ class BlurModel:
         """Choose the grid: the picture for a circular border, else the picture and the reach of the PSF."""
         if boundary == Boundary.CIRCULAR:
             return BlurModel(psf, picture, picture, boundary)
-        rows, columns = (friendly_size(n + k - 1) for n, k in zip(picture, psf.shape, strict=True))
+        rows, columns = (fast_size(n + k - 1) for n, k in zip(picture, psf.shape, strict=True))
         return BlurModel(psf, picture, (rows, columns), boundary)
 
     def flipped_psf(self) -> Tensor:
@@ -81,6 +81,14 @@ class BlurModel:
             weight[3, 0, centre[0], centre[1]] = value_weight
         size, mode = (self.grid, "circular") if on_grid else (self.picture, self.boundary)
         return Conv2dOperator(weight, size, padding="same", padding_mode=mode)
+
+    def differences(self) -> Conv2dOperator:
+        """Return the two differences on the periodic grid, (1, grid) to (2, grid)."""
+        weight = self.psf.new_zeros((2, 1, 3, 3))
+        for output, taps in enumerate((DOWN, RIGHT)):
+            for row, column, value in taps:
+                weight[output, 0, 1 + row, 1 + column] = value
+        return Conv2dOperator(weight, self.grid, padding="same", padding_mode="circular")
 
     def window(self, on_grid: Tensor) -> Tensor:
         """Cut the picture out of the grid."""
@@ -167,24 +175,6 @@ def _sources(size: int, taps: int, grid: int, boundary: str) -> list[int]:
         position = index if index < size + after else index - grid
         if position < -before:
             sources.append(-2)
-        elif 0 <= position < size:
-            sources.append(position)
-        elif boundary == Boundary.ZEROS:
-            sources.append(-1)
-        elif boundary == Boundary.REPLICATE:
-            sources.append(min(max(position, 0), size - 1))
         else:
-            sources.append(-position if position < 0 else 2 * (size - 1) - position)
+            sources.append(boundary_source(position, size, Boundary(boundary)))
     return sources
-
-
-def friendly_size(size: int) -> int:
-    """Return the next size without prime factors above 5, which the FFT handles fast."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1

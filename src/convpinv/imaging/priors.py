@@ -7,6 +7,7 @@ convolution, prepared once.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from convpinv.arguments import ConvergenceError
 from convpinv.imaging.model import UNKNOWN, BlurModel, BorderRule
-from convpinv.linalg import PinvOperator
+from convpinv.linalg import PinvOperator, Solution
 
 Progress = Callable[[int, int], None]
 
 # Gradient prior, unknown border: conjugate gradients on the frame outside the picture.
-FRAME_ITERATIONS = 60
-FRAME_TOLERANCE = 1e-4
+FRAME_ITERATIONS = 300
+FRAME_TOLERANCE = 1e-3
 # Relative residual of an iterative linear solve: far below what a picture shows.
 SOLVE_TOLERANCE = 1e-6
 # Total variation by ADMM. The weight of the differences against that of the blurred picture, squared, is fixed, so
@@ -29,7 +31,7 @@ SOLVE_TOLERANCE = 1e-6
 DIFFERENCE_WEIGHT = math.sqrt(0.3)
 # The penalty grows with the square root of the strength: few iterations from 0.1 % to 10 % of noise.
 PENALTY = 0.35
-TV_ITERATIONS = 100
+TV_ITERATIONS = 400
 TV_FEWEST = 10
 TV_TOLERANCE = 1e-3
 # The weight of a known border, against that of the blurred picture.
@@ -53,83 +55,98 @@ class Restoration:
 def pseudo_inverse(model: BlurModel, planes: Tensor) -> Restoration:
     """Return the least-squares solution of smallest norm: no prior at all."""
     inverse = model.camera().pinv()
-    solution = inverse.solve(planes[:, None])
+    solution = _solved(inverse, planes[:, None])
     return Restoration(
         model.seen_of_scene(solution.value)[:, 0],
         planes.new_zeros(planes.shape[0]),
         inverse.explain(),
-        _count(solution.iterations),
-        _status(solution.status),
+        solution.iterations,
+        solution.status.message,
     )
 
 
 def tikhonov(model: BlurModel, planes: Tensor, strength: Tensor) -> Restoration:
     """Minimise ``½‖A x − y‖² + ½ λ‖x‖²``, a plane with its own λ."""
     operator = model.camera()
-    restored, explanation, iterations, statuses = [], "", 0, []
+    restored, explanation, iterations, status = [], "", 0, ""
     for plane, weight in zip(planes, strength.tolist(), strict=True):
         inverse = operator.pinv(damp=math.sqrt(weight), tol=SOLVE_TOLERANCE)
-        solution = inverse.solve(plane[None])
+        solution = _solved(inverse, plane[None])
         restored.append(model.seen_of_scene(solution.value)[0])
-        explanation, iterations = inverse.explain(), max(iterations, _count(solution.iterations))
-        statuses.append(_status(solution.status))
-    return Restoration(torch.stack(restored), strength, explanation, iterations, statuses[0])
+        explanation, iterations = inverse.explain(), max(iterations, solution.iterations)
+        status = solution.status.message
+    return Restoration(torch.stack(restored), strength, explanation, iterations, status)
 
 
 def gradient(model: BlurModel, planes: Tensor, strength: Tensor, progress: Progress | None = None) -> Restoration:
     """Minimise ``½‖A x − y‖² + ½ λ‖D x‖²``, a plane with its own λ: generalised Tikhonov."""
     results = []
-    for plane, weight in zip(planes, strength.tolist(), strict=True):
+    # In double precision: at low noise R is a small difference of large numbers.
+    model = dataclasses.replace(model, psf=model.psf.to(torch.float64))
+    for plane, weight in zip(planes.to(torch.float64), strength.tolist(), strict=True):
         on_grid = model.boundary == UNKNOWN
         inverse = model.stacked(math.sqrt(weight), on_grid=on_grid).pinv(tol=SOLVE_TOLERANCE)
         if on_grid:
-            results.append((*_free_frame(model, inverse, plane[None], progress), inverse.explain()))
+            results.append((*_free_frame(model, inverse, plane[None], weight, progress), inverse.explain()))
         else:
-            stacked = torch.stack([plane, torch.zeros_like(plane), torch.zeros_like(plane)])
-            solution = inverse.solve(stacked)
-            results.append((solution.value[0], _count(solution.iterations), inverse.explain()))
-    restored = torch.stack([result[0] for result in results])
+            solution = _solved(inverse, _without_differences(plane[None]))
+            results.append((solution.value[0], solution.iterations, inverse.explain()))
+    restored = torch.stack([result[0] for result in results]).to(planes.dtype)
     iterations = max(result[1] for result in results)
     status = "converged" if iterations < FRAME_ITERATIONS or model.boundary != UNKNOWN else _stopped(FRAME_ITERATIONS)
     return Restoration(restored, strength, results[0][2], iterations, status)
 
 
 def _free_frame(
-    model: BlurModel, inverse: PinvOperator, plane: Tensor, progress: Progress | None
+    model: BlurModel, inverse: PinvOperator, plane: Tensor, weight: float, progress: Progress | None
 ) -> tuple[Tensor, int]:
     """Solve for what the sensor would have seen outside the picture, then for the scene.
 
     Over the frame z the cost after the best x is quadratic: with ``R = I − K P`` (P the pseudo-inverse for data on the
-    grid) it is ``‖R^½ (y + z)‖²``, so z solves ``F R Fᵀ z = −F R y``, symmetric and positive definite.
+    grid) it is ``‖R^½ (y + z)‖²``, so z solves ``F R Fᵀ z = −F R y``, symmetric and positive definite. The symbol of R
+    is ``λ|D|² / (|K|² + λ|D|²)``, so ``R⁻¹ = I + K (λ DᴴD)⁻¹ Kᴴ`` on the grid preconditions it.
     """
     blur = model.blur()
+    outside = (1 - model.embedded(torch.ones_like(plane))).bool()
+    if not bool(outside.any()):
+        return model.window(inverse(_without_differences(plane)))[0], 0
+    differences = model.differences().pinv()
 
     def scene(data: Tensor) -> Tensor:
-        return inverse(torch.cat([data, data.new_zeros(2, *data.shape[1:])]))
+        return inverse(_without_differences(data))
 
-    def residual(data: Tensor) -> Tensor:
-        return data - blur(scene(data))
+    def residual(frame: Tensor) -> Tensor:
+        return outside * (frame - blur(scene(frame)))
 
-    outside = 1 - model.embedded(torch.ones_like(plane))
+    def precondition(gap: Tensor) -> Tensor:
+        return outside * (gap + blur(differences(differences.H(blur.H(gap)))) / weight)
+
     data = model.extended(plane)
-    gap = -outside * residual(data)
-    direction, energy = gap, _dot(gap, gap)
-    goal = FRAME_TOLERANCE**2 * max(_dot(plane, plane), 1e-300)
+    gap = -residual(data)
+    conditioned = precondition(gap)
+    direction, energy = conditioned, _dot(gap, conditioned)
+    goal = FRAME_TOLERANCE**2 * energy
     iteration = 0
     while iteration < FRAME_ITERATIONS and energy > goal:
-        step = outside * residual(direction)
+        step = residual(direction)
         curvature = _dot(direction, step)
         if curvature <= 0:
             break
         length = energy / curvature
         data = data + length * direction
         gap = gap - length * step
-        energy, former = _dot(gap, gap), energy
-        direction = gap + (energy / former) * direction
+        conditioned = precondition(gap)
+        energy, former = _dot(gap, conditioned), energy
+        direction = conditioned + (energy / former) * direction
         iteration += 1
         if progress is not None:
             progress(iteration, FRAME_ITERATIONS)
     return model.window(scene(data))[0], iteration
+
+
+def _without_differences(data: Tensor) -> Tensor:
+    """Stack of a blurred picture and differences that are to be 0."""
+    return torch.cat([data, data.new_zeros(2, *data.shape[1:])])
 
 
 def total_variation(
@@ -263,19 +280,24 @@ def _differences(scene: Tensor) -> Tensor:
 
 
 def _length(differences: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(differences, dim=-3, keepdim=True)
+    # torch.linalg.vector_norm over an axis of two took three quarters of the whole restoration's time.
+    down, right = differences[:, :1], differences[:, 1:]
+    return (down * down + right * right).sqrt_()
 
 
 def _dot(left: Tensor, right: Tensor) -> float:
     return float((left.to(torch.float64) * right.to(torch.float64)).sum())
 
 
-def _count(iterations: object) -> int:
-    return int(iterations) if isinstance(iterations, int | float) else int(torch.as_tensor(iterations).max())
-
-
-def _status(status: object) -> str:
-    return str(getattr(status, "message", status))
+def _solved(inverse: PinvOperator, data: Tensor) -> Solution:
+    """Apply a pseudo-inverse, and raise where it did not converge: linear answers are exact or none."""
+    solution = inverse.solve(data)
+    if not solution.status.is_success:
+        raise ConvergenceError(
+            f"deblur: the linear solver {solution.status.message}, after {solution.iterations} iterations at a "
+            f"relative residual of {solution.residual:.1e}; give a larger strength, or take prior 'gradient' or 'tv'"
+        )
+    return solution
 
 
 def _stopped(iterations: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from convpinv.arguments import Boundary
 from convpinv.imaging.model import BlurModel
 
 # Search range of log τ² for pictures of unit deviation: from invisible texture to noise that is a picture.
@@ -60,20 +61,28 @@ def fit_spectrum(model: BlurModel, planes: Tensor, sigma: Tensor) -> SpectrumFit
 
     Notes
     -----
-    Cost: one FFT and two times 129 evaluations of the spectrum a plane. The picture is continued over the grid by
-    straight lines, so that its edges do not pose as detail.
+    Cost: one FFT and two times 129 evaluations of the spectrum a plane. The picture is seen through a Hann window:
+    whatever else is done about its edges leaks into frequencies that the blur has emptied, where next to no noise
+    hides it. (Continued by straight lines instead, a Gaussian blur of σ = 5 at 0.05 % noise was fitted with a τ² 4600
+    times too large, and the quadratic priors came out 20 dB below the blurred picture.)
     Source: R. Molina, A. K. Katsaggelos, J. Mateos, "Bayesian and regularization methods for hyperparameter
     estimation in image restoration", IEEE Transactions on Image Processing 8 (1999).
     """
+    seen = BlurModel(model.psf, model.picture, model.picture, Boundary.CIRCULAR)
     # Without the mean, which tells nothing of differences.
-    gain = model.transfer().flatten()[1:] / model.difference_transfer().flatten()[1:]
-    size = math.prod(model.grid)
+    gain = seen.transfer().flatten()[1:] / seen.difference_transfer().flatten()[1:]
     if not gain.numel():  # a picture of one pixel
         nothing = torch.ones(len(planes), dtype=torch.float64, device=planes.device)
         return SpectrumFit(nothing, nothing, nothing.bool() & False)
+    rows, columns = (
+        torch.hann_window(size + 2, periodic=False, dtype=torch.float64, device=planes.device)[1:-1]
+        for size in model.picture
+    )
+    window = rows[:, None] * columns
     fits = []
-    for plane, deviation in zip(planes, sigma, strict=True):
-        spectrum = torch.fft.rfft2(model.extended(plane.to(torch.float64))).abs().square().flatten()[1:] / size
+    for plane, deviation in zip(planes.to(torch.float64), sigma, strict=True):
+        tapered = window * (plane - (window * plane).sum() / window.sum())
+        spectrum = torch.fft.rfft2(tapered).abs().square().flatten()[1:] / window.square().sum()
         noise = deviation.to(torch.float64).square()
         low, high, steps = SEARCH
         best, at_end = _likeliest(gain, spectrum, noise, torch.linspace(low, high, steps, dtype=torch.float64))

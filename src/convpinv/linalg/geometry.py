@@ -11,6 +11,28 @@ from dataclasses import dataclass
 from convpinv.arguments import Boundary, fail
 
 
+def boundary_source(index: int, size: int, boundary: Boundary) -> int:
+    """Index of the pixel that stands at ``index`` of an axis of ``size`` pixels continued by a boundary; −1 for a zero.
+
+    Examples
+    --------
+    >>> from convpinv.arguments import Boundary
+    >>> [boundary_source(index, 4, Boundary.REFLECT) for index in range(-2, 6)]
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    inside = 0 <= index < size
+    match boundary:
+        case Boundary.CIRCULAR:
+            return index % size
+        case Boundary.REPLICATE:
+            return min(max(index, 0), size - 1)
+        case Boundary.REFLECT:
+            # torch's word: the edge pixel is not repeated (scipy.ndimage calls this "mirror").
+            return index if inside else (-index if index < 0 else 2 * (size - 1) - index)
+        case Boundary.ZEROS:
+            return index if inside else -1
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis of a convolution: output i reads the inputs ``stride·i − before + dilation·t`` for each tap t.
@@ -54,20 +76,7 @@ class Axis:
 
     def sources(self) -> list[int]:
         """For each padded position the input index that it shows, −1 for a zero."""
-        return [self._source(position - self.before) for position in range(self.padded_size)]
-
-    def _source(self, index: int) -> int:
-        inside = 0 <= index < self.size
-        match self.boundary:
-            case Boundary.CIRCULAR:
-                return index % self.size
-            case Boundary.REPLICATE:
-                return min(max(index, 0), self.size - 1)
-            case Boundary.REFLECT:
-                # torch's word: the edge pixel is not repeated (scipy.ndimage calls this "mirror").
-                return index if inside else (-index if index < 0 else 2 * (self.size - 1) - index)
-            case Boundary.ZEROS:
-                return index if inside else -1
+        return [boundary_source(place - self.before, self.size, self.boundary) for place in range(self.padded_size)]
 
     def check(self, call: str, name: str) -> None:
         """Raise where torch's own layer could not work: too much padding, or a kernel larger than what is there."""

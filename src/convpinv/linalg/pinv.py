@@ -94,7 +94,7 @@ class PinvOperator(LinearOperator):
 
     def explain(self) -> str:
         """Text of the plan: the solver, what it costs, and why the others refuse."""
-        return str(self.plan)
+        return self.plan.text(is_adjoint=self._is_adjoint)
 
     def solve(self, y: Tensor) -> Solution:
         """Apply and say how it went: value, status, iterations, residual. Raises nothing where unconverged.
@@ -164,9 +164,9 @@ class PinvOperator(LinearOperator):
         operator = self.plan.problem.operator
         forward, backward = (operator.H, operator) if self._is_adjoint else (operator, operator.H)
         damp = self.plan.problem.regularization.damp
-        gradient = backward(y - forward(value)) - damp**2 * value
-        scale = batch_norm(backward(y)[None])
-        return float(batch_norm(gradient[None]) / scale) if float(scale) > 0 else float(batch_norm(gradient[None]))
+        gradient = (backward(y - forward(value)) - damp**2 * value).reshape(-1, *self.out_shape)
+        scale = batch_norm(backward(y).reshape(-1, *self.out_shape))
+        return float((batch_norm(gradient) / torch.where(scale > 0, scale, torch.ones_like(scale))).max())
 
 
 class _Application(torch.autograd.Function):

@@ -118,20 +118,29 @@ def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
 def singular_values(matrices: Tensor) -> Tensor:
     """Singular values of a stack of matrices (..., m, n), largest first; a norm where one side is 1."""
     if min(matrices.shape[-2:]) == 1:
-        return torch.linalg.vector_norm(matrices, dim=(-2, -1)).unsqueeze(-1)
+        return frobenius_norms(matrices).flatten(-2)
     return torch.linalg.svdvals(matrices)
+
+
+def frobenius_norms(matrices: Tensor) -> Tensor:
+    """Frobenius norm of each matrix of a stack (..., m, n) → (..., 1, 1), safe for entries of any scale."""
+    magnitudes = matrices.abs()
+    scale = magnitudes.max()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    # By hand: torch.linalg.vector_norm over axes this short runs some twenty times slower.
+    return (magnitudes / scale).square_().sum((-2, -1), keepdim=True).sqrt_() * scale
 
 
 def invert_matrices(matrices: Tensor, regularization: Regularization) -> Tensor:
     """Pseudo-inverse of each matrix of a stack (..., m, n) → (..., n, m), the threshold taken from the whole stack."""
     rows, columns = matrices.shape[-2:]
     if min(rows, columns) == 1:
-        norms = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
+        norms = frobenius_norms(matrices)
         inverses = regularization.invert(norms, norms.max())
         # k ᴴ/‖k‖ first, then 1/‖k‖: neither can overflow before the product does.
         direction = matrices.mH / torch.where(norms > 0, norms, torch.ones_like(norms))
         return direction * inverses
-    bound = torch.linalg.matrix_norm(matrices).max()
+    bound = frobenius_norms(matrices).max()
     if not regularization.rtol and not regularization.atol and regularization.damp >= CHOLESKY_DAMP * float(bound):
         return _damped_inverse(matrices, regularization.damp)
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)

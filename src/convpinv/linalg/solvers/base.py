@@ -89,6 +89,10 @@ class Solver(abc.ABC):
         """One sentence saying why this solver cannot serve the problem; None where it can."""
 
     @abc.abstractmethod
+    def declines(self, problem: Problem) -> str | None:
+        """One sentence saying why the automatic choice should pass this solver by though it could serve, or None."""
+
+    @abc.abstractmethod
     def describe(self, problem: Problem) -> str:
         """Say for the plan how the problem would be solved, and what that costs."""
 

@@ -25,10 +25,16 @@ class Plan:
     refusals: tuple[tuple[Solver, str], ...]
 
     def __str__(self) -> str:
+        return self.text(is_adjoint=False)
+
+    def text(self, is_adjoint: bool) -> str:
+        """Lay the plan out, for the pseudo-inverse of the operator or of its adjoint."""
         operator = self.problem.operator
+        shapes = [_shape(operator.in_shape), _shape(operator.out_shape)]
+        shown = f"adjoint of {shapes[0]} → {shapes[1]}" if is_adjoint else f"{shapes[0]} → {shapes[1]}"
         lines = [
             ("solver", f"{self.solver.title}, {self.solver.describe(self.problem)}"),
-            ("operator", f"{_shape(operator.in_shape)} → {_shape(operator.out_shape)}, {_dtype(operator.dtype)}"),
+            ("operator", f"{shown}, {_dtype(operator.dtype)}"),
             ("cut", str(self.problem.regularization)),
         ]
         for index, (solver, reason) in enumerate(self.refusals):
@@ -42,7 +48,7 @@ def choose(problem: Problem, requested: str) -> Plan:
     for solver in SOLVERS:
         if requested not in ("auto", solver.name):
             continue
-        reason = solver.refuses(problem)
+        reason = solver.refuses(problem) or (solver.declines(problem) if requested == "auto" else None)
         if reason is None:
             return Plan(solver, problem, tuple(refusals))
         refusals.append((solver, reason))

@@ -13,6 +13,11 @@ from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
 
 # Unknowns on the larger side. Measured on two cores in float64: 1024 take 1 s, and the cost grows with the cube.
 LARGEST = 4096
+# Where an iteration could serve instead, the automatic choice goes up to these: undamped systems may not converge, so
+# there an exact answer is worth some ten seconds; so is a matrix that will be applied a hundred times.
+AUTOMATIC = 1024
+AUTOMATIC_PATIENT = 2048
+MANY_APPLICATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,15 @@ class Dense(Solver):
         """Operators too large to write down."""
         size = larger_side(problem)
         return f"{size} unknowns, over the limit of {LARGEST}" if size > LARGEST else None
+
+    def declines(self, problem: Problem) -> str | None:
+        """Matrices that take longer than iterations do, where iterations can serve."""
+        size = larger_side(problem)
+        patient = not problem.regularization.damp or problem.applications >= MANY_APPLICATIONS
+        limit = AUTOMATIC_PATIENT if patient else AUTOMATIC
+        if size <= limit or not problem.regularization.is_default_cut:
+            return None
+        return f"{size} unknowns, over the {limit} of the automatic choice; solver='dense' is exact, slow to prepare"
 
     def describe(self, problem: Problem) -> str:
         """Name the matrix."""

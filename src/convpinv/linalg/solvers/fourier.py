@@ -38,6 +38,10 @@ class Fourier(Solver):
         """Anything whose outputs are not a full turn of a periodic picture."""
         return structure.why_not_circular(problem.operator)
 
+    def declines(self, problem: Problem) -> str | None:
+        """Never: nothing is cheaper where it serves."""
+        return None
+
     def describe(self, problem: Problem) -> str:
         """Name the matrices and what they cost."""
         geometry = problem.operator.geometry

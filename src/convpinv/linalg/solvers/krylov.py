@@ -92,6 +92,10 @@ class Krylov(Solver):
             return None
         return "an iteration cannot cut singular values at a given atol or rtol; damp is what it can do"
 
+    def declines(self, problem: Problem) -> str | None:
+        """Never: it is what is left where no direct solver serves."""
+        return None
+
     def describe(self, problem: Problem) -> str:
         """Name the space and the tolerance."""
         operator = problem.operator

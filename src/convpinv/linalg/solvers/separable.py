@@ -13,6 +13,8 @@ from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
 
 # A dense SVD of a side this long takes about half a minute on two cores, and its factors 128 MB.
 LARGEST_SIDE = 4096
+# Sides up to this take a few seconds; beyond, the automatic choice iterates, unless only a decomposition can serve.
+AUTOMATIC_SIDE = 2048
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,19 @@ class Separable(Solver):
 
     def refuses(self, problem: Problem) -> str | None:
         """Kernels of higher rank, and sides too long for a dense decomposition."""
-        longest = max(*problem.operator.in_shape[1:], *problem.operator.out_shape[1:])
+        longest = _longest(problem)
         if longest > LARGEST_SIDE:
             return f"a side of {longest} pixels, over the limit of {LARGEST_SIDE} for a dense decomposition"
         if structure.separable_factors(problem.operator) is None:
             return "the kernel is not a product of a row, a column and a channel factor (rank 1)"
         return None
+
+    def declines(self, problem: Problem) -> str | None:
+        """Sides so long that iterations are done before the decomposition is."""
+        longest = _longest(problem)
+        if longest <= AUTOMATIC_SIDE or not problem.regularization.damp or not problem.regularization.is_default_cut:
+            return None
+        return f"a side of {longest} pixels, over the {AUTOMATIC_SIDE} of the automatic choice; slow to prepare"
 
     def describe(self, problem: Problem) -> str:
         """Name the matrices and what they cost."""
@@ -68,6 +77,10 @@ class Separable(Solver):
     def adjoint(self, state: SeparableState, batch: Tensor) -> Solution:
         """``U (S⁻¹ ∘ (Vᴴ x))``."""
         return direct(_sandwich(state.right, state.inverse, state.left, batch))
+
+
+def _longest(problem: Problem) -> int:
+    return max(*problem.operator.in_shape[1:], *problem.operator.out_shape[1:])
 
 
 def factor_matrices(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
