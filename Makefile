@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo-output
+# Two workers, one thread each (tests/conftest.py): more only help on more cores, at half a gigabyte each.
+PYTEST_ARGS ?= -n 2
 
 .PHONY: help demo test lint ruff types bench clean
 help:
