@@ -31,7 +31,7 @@ FLOORS = (
     ("operator",),
     ("structure",),
     ("solvers.base",),
-    ("solvers.conjugate_gradients",),
+    ("solvers.conjugate_gradients", "solvers.frame"),
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov"),
     ("solvers.choose",),
     ("pinv", "svd"),

@@ -7,9 +7,11 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
+import convpinv
 from convpinv import Conv2dOperator, Status
 from convpinv.linalg import structure
 from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.linalg.solvers.krylov import Krylov
 from convpinv.testing import random_images
 
 
@@ -32,6 +34,37 @@ def test_valid_motion_256(damp_squared: float, most: int) -> None:
     assert solution.status is Status.CONVERGED
     assert solution.residual <= 1e-9
     assert solution.iterations <= most
+
+
+@pytest.mark.parametrize(("damp_squared", "most"), [(1e-2, 25), (1e-3, 45)])
+@pytest.mark.parametrize("angle", [30.0, 45.0, 77.0])
+def test_valid_line_256(angle: float, damp_squared: float, most: int) -> None:
+    operator = Conv2dOperator(convpinv.psf.motion(25, angle)[None, None], (256, 256))
+    y = random_images(operator.out_shape, operator, batch=1)
+    solution = operator.pinv(damp=damp_squared**0.5, solver="krylov", tol=1e-9).solve(y)
+    assert solution.status is Status.CONVERGED
+    assert solution.iterations <= most
+
+
+@pytest.mark.parametrize("shape", [(9, 1), (1, 9)])
+@pytest.mark.parametrize("channels", [(1, 1, 1), (3, 2, 1), (4, 2, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_frame_along_one_axis_is_solved_exactly(
+    shape: tuple[int, int], channels: tuple[int, int, int], dtype: torch.dtype, stride: int
+) -> None:
+    inputs, outputs, groups = channels
+    generator = torch.Generator().manual_seed(4)
+    weight = torch.randn(outputs, inputs // groups, *shape, generator=generator, dtype=dtype)
+    along = (stride, 1) if shape[1] == 1 else (1, stride)
+    operator = Conv2dOperator(weight, (32, 36), stride=along, groups=groups)
+    problem = operator.pinv(damp=0.1, solver="krylov").plan.problem
+    system = Krylov().prepare(problem).outputs
+    if system is None:
+        pytest.fail("wide operators are solved on the data side")
+    assert len(system.strips) == 1
+    y = random_images(operator.out_shape, operator)
+    assert (system.precondition(system.multiply(y)) - y).norm() <= 1e-8 * y.norm()
 
 
 def test_agrees_with_lsmr() -> None:

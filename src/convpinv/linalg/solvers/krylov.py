@@ -14,7 +14,7 @@ from convpinv.linalg import spectrum, structure
 from convpinv.linalg.correlation import multiply as multiply_symbol
 from convpinv.linalg.operator import Conv2dOperator
 from convpinv.linalg.polyphase import join_phases, split_phases
-from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.linalg.solvers import conjugate_gradients, frame
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm
 
 # Where damp = 0 the preconditioner must not divide by the zeros of the symbol: it is damped by this part of σ₁, and
@@ -22,6 +22,9 @@ from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batc
 # rounding (measured on 120 random operators: 1e-4 in both spaces takes half as many iterations again).
 FLOOR_IN_SMALLER_SPACE = 1e-2
 FLOOR_IN_LARGER_SPACE = 1e-1
+# However small damp is, the preconditioner is damped by this part of σ₁: the matrices of the frame's strips have the
+# condition number 1/floor², and their Cholesky factors must not fail.
+DAMPED_FLOOR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class NormalSystem:
     coarse: tuple[int, int]
     inverse_symbol: Tensor
     symbol: Tensor | None
+    strips: list[frame.Strip]
 
     def multiply(self, batch: Tensor) -> Tensor:
         """Apply the system's matrix."""
@@ -50,17 +54,32 @@ class NormalSystem:
         return product + self.damp**2 * batch if self.damp else product
 
     def precondition(self, batch: Tensor) -> Tensor:
-        """Embed in a larger periodic grid, divide by the symbol there, crop (Chan and Ng, SIAM Review 38, 1996)."""
-        return self._filter(self.inverse_symbol, batch)
+        """Embed in a larger periodic grid, divide by the symbol there, correct the frame, crop.
+
+        The embedding is that of Chan and Ng (SIAM Review 38, 1996). The correction of :mod:`.frame` pays where the
+        system is exactly Toeplitz: a straight motion blur of 25 pixels at 256², damp² = 1e-3, takes 65 iterations
+        without it.
+        """
+        height, width = batch.shape[-2:]
+        result = frame.corrected(lambda grid: self._on_grid(self.inverse_symbol, grid), self.strips, self._embed(batch))
+        return join_phases(result, self._stride)[..., :height, :width]
+
+    @property
+    def _stride(self) -> tuple[int, int]:
+        return (1, 1) if self.on_outputs else self.operator.geometry.stride
+
+    def _embed(self, batch: Tensor) -> Tensor:
+        height, width = batch.shape[-2:]
+        fine = (self.coarse[0] * self._stride[0], self.coarse[1] * self._stride[1])
+        return split_phases(F.pad(batch, (0, fine[1] - width, 0, fine[0] - height)), self._stride)
+
+    def _on_grid(self, symbol: Tensor, embedded: Tensor) -> Tensor:
+        product = multiply_symbol(symbol, spectrum.transform(embedded))
+        return spectrum.inverse_transform(product, self.coarse, embedded.is_complex())
 
     def _filter(self, symbol: Tensor, batch: Tensor) -> Tensor:
         height, width = batch.shape[-2:]
-        stride = (1, 1) if self.on_outputs else self.operator.geometry.stride
-        fine = (self.coarse[0] * stride[0], self.coarse[1] * stride[1])
-        embedded = split_phases(F.pad(batch, (0, fine[1] - width, 0, fine[0] - height)), stride)
-        product = multiply_symbol(symbol, spectrum.transform(embedded))
-        result = spectrum.inverse_transform(product, self.coarse, batch.is_complex())
-        return join_phases(result, stride)[..., :height, :width]
+        return join_phases(self._on_grid(symbol, self._embed(batch)), self._stride)[..., :height, :width]
 
 
 @dataclass(frozen=True)
@@ -171,8 +190,13 @@ def _system(operator: Conv2dOperator, on_outputs: bool, damp: float) -> NormalSy
         gram = torch.einsum("gomhw,gonhw->gmnhw", kernel.conj(), kernel)
     is_toeplitz = structure.is_valid(operator) if on_outputs else structure.is_full(operator)
     floor = FLOOR_IN_SMALLER_SPACE if on_outputs == structure.is_wide(operator) else FLOOR_IN_LARGER_SPACE
-    inverse = _inverse_symbol(gram, damp if damp else floor * _largest_value(gram))
-    return NormalSystem(operator, on_outputs, damp, grid, inverse, _realised(gram) if is_toeplitz else None)
+    largest = _largest_value(gram)
+    inverse = _inverse_symbol(gram, max(damp, DAMPED_FLOOR * largest) if damp else floor * largest)
+    if not is_toeplitz:
+        return NormalSystem(operator, on_outputs, damp, grid, inverse, None, [])
+    window = (geometry.rows.out_size, geometry.columns.out_size) if on_outputs else operator.in_shape[1:]
+    strips = frame.strips_of(inverse, grid, window, operator.dtype.is_complex)
+    return NormalSystem(operator, on_outputs, damp, grid, inverse, _realised(gram), strips)
 
 
 def _largest_value(gram: Tensor) -> float:
