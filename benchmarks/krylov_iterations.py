@@ -34,9 +34,10 @@ def main() -> None:
         for damp_squared in (1e-2, 1e-3):
             damp = damp_squared**0.5
             solution = operator.pinv(damp=damp, solver="krylov", tol=1e-9).solve(y)
-            plain = conjugate_gradients.solve(
-                lambda u, a=operator, d=damp_squared: a(a.H(u)) + d * u, lambda r: r, y, 1e-9, 3000
+            system = conjugate_gradients.System(
+                lambda u, a=operator, d=damp_squared: a(a.H(u)) + d * u, lambda r: r, tolerance=1e-9
             )
+            plain = conjugate_gradients.solve(system, y, 3000)
             print(
                 f"{name}, damp² = {damp_squared:g}: {solution.iterations} iterations to {solution.residual:.1e}; "
                 f"without preconditioner {plain.iterations} to {plain.residual:.1e}"

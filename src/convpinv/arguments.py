@@ -7,13 +7,18 @@ call, the argument, what it was, and what it may be.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# One integer for both axes, or (rows, columns); NumPy's integers and torch.Size too.
+IntegerPair = SupportsIndex | Sequence[SupportsIndex]
 
 SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -83,19 +88,24 @@ def choice(call: str, argument: str, value: object, options: Sequence[str]) -> s
 
 def integer_pair(call: str, argument: str, value: object, minimum: int) -> tuple[int, int]:
     """Return (rows, columns) of an integer or a pair of integers, each at least ``minimum``."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        pair = (value, value)
-    elif (
-        isinstance(value, Sequence)
-        and len(value) == 2
-        and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
-    ):
-        pair = (int(value[0]), int(value[1]))
+    single = _integer(value)
+    entries = [_integer(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if single is not None:
+        pair = (single, single)
+    elif len(entries) == 2 and entries[0] is not None and entries[1] is not None:
+        pair = (entries[0], entries[1])
     else:
         fail(call, argument, describe(value), f"it may be an integer of at least {minimum} or a pair of them")
     if min(pair) < minimum:
         fail(call, argument, describe(value), f"each entry must be at least {minimum}")
     return pair
+
+
+def _integer(value: object) -> int | None:
+    """Return a Python or NumPy integer as the first; None for anything else, booleans too."""
+    if isinstance(value, bool | np.bool_ | Tensor | np.ndarray) or not isinstance(value, SupportsIndex):
+        return None
+    return operator.index(value)
 
 
 def padding(
@@ -125,12 +135,22 @@ def non_negative(call: str, argument: str, value: object) -> float:
     """Return a finite real number of at least 0."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad:
         value = value.item()
+    if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         fail(call, argument, describe(value), "it must be a real number of at least 0")
-    number = float(value)
+    number = _as_float(value)
     if not 0.0 <= number < float("inf"):
         fail(call, argument, number, "it must be a finite number of at least 0")
     return number
+
+
+def _as_float(value: float) -> float:
+    """Return a number as a float: an integer beyond the largest float as infinity."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else -float("inf")
 
 
 def optional_non_negative(call: str, argument: str, value: object) -> float | None:
@@ -140,9 +160,10 @@ def optional_non_negative(call: str, argument: str, value: object) -> float | No
 
 def positive_integer(call: str, argument: str, value: object) -> int:
     """Return an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = _integer(value)
+    if number is None or number < 1:
         fail(call, argument, describe(value), "it must be an integer of at least 1")
-    return value
+    return number
 
 
 def all_finite(value: Tensor) -> bool:
@@ -157,6 +178,8 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     """Return a checked convolution weight (Cout, Cin/groups, kH, kW) and the number of groups."""
     if not isinstance(weight, Tensor):
         fail(call, "weight", describe(weight), "it must be a tensor of shape (Cout, Cin/groups, kH, kW)")
+    if weight.layout != torch.strided or weight.device.type == "meta":
+        fail(call, "weight", f"{weight.layout} on {weight.device}", "it must be a dense tensor with values")
     if weight.dtype not in SUPPORTED_DTYPES:
         fail(call, "weight", describe(weight), "its dtype may be float32, float64, complex64 or complex128")
     if weight.ndim != 4 or weight.numel() == 0:
@@ -167,6 +190,30 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     if not all_finite(weight.detach()):
         fail(call, "weight", "not finite", "it holds NaN or infinity; every entry must be a number")
     return weight, count
+
+
+def converted_kernel(call: str, weight: Tensor, target: Sequence[object]) -> Tensor:
+    """Return a checked weight on another device or in another dtype (arguments as for ``Tensor.to``)."""
+    try:
+        converted = weight.to(*target)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except (RuntimeError, TypeError) as error:
+        fail(
+            call,
+            "its argument",
+            describe(target[0] if target else None),
+            f"Tensor.to says: {str(error).splitlines()[0]}",
+        )
+    return kernel(call, converted, 1)[0]
+
+
+@contextmanager
+def called(call: str, data: str) -> Iterator[None]:
+    """Let the errors of a block name the call that the user made, and its data argument."""
+    try:
+        yield
+    except ArgumentError as error:
+        text = str(error).partition(": ")[2].replace("its argument is", f"{data} is", 1)
+        raise type(error)(f"{call}: {text}") from None
 
 
 def images(
@@ -182,8 +229,13 @@ def images(
 
     With ``each_channel_alone``, pictures of any number of channels pass: each channel is an image of its own.
     """
-    if not isinstance(value, Tensor):
-        fail(call, argument, describe(value), f"it must be a tensor (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}")
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        fail(
+            call,
+            argument,
+            describe(value),
+            f"it must be a dense tensor (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}",
+        )
     fits = value.ndim >= 3 and value.shape[-2:] == shape[1:] and (each_channel_alone or value.shape[-3] == shape[0])
     if not fits and each_channel_alone:
         fail(call, argument, describe(value), f"it must be (C, H, W) or (B, C, H, W) with (H, W) = {shape[1:]}")
@@ -255,7 +307,7 @@ def finite(call: str, argument: str, value: object) -> float:
         value = item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         fail(call, argument, describe(value), "it must be a real number")
-    number = float(value)
+    number = _as_float(value)
     if not -float("inf") < number < float("inf"):
         fail(call, argument, f"{number:g}", "it must be finite")
     return number
@@ -286,8 +338,16 @@ def real_tensor(call: str, argument: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
         if value.dtype == torch.bool or value.dtype.is_complex:
             fail(call, argument, describe(value), real)
+        if value.layout != torch.strided or value.device.type == "meta" or value.is_quantized:
+            kind = "on the meta device" if value.device.type == "meta" else "sparse or quantized"
+            fail(call, argument, f"{describe(value)}, {kind}", "it must be a dense tensor that holds its values")
+        if value.dtype.is_floating_point and value.dtype.itemsize < 2:
+            fail(call, argument, describe(value), "its dtype may be float16 or wider; convert it with .to(...)")
         return value.detach() if value.dtype.is_floating_point else value.detach().to(torch.float64)
-    array = np.asarray(value) if isinstance(value, list | tuple) else value
+    try:
+        array = np.asarray(value) if isinstance(value, list | tuple) else value
+    except (ValueError, TypeError, RuntimeError):
+        fail(call, argument, describe(value), "its rows must be numbers, all of the same length")
     if not isinstance(array, np.ndarray):
         fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor of real numbers")
     if array.dtype.kind not in "fiu":
@@ -298,6 +358,45 @@ def real_tensor(call: str, argument: str, value: object) -> Tensor:
     if any(stride < 0 for stride in native.strides) or not native.flags.writeable:
         native = native.copy()
     return torch.from_numpy(native)
+
+
+def noise_levels(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:
+    """Return the noise of each plane (N,), float64 on the CPU, from one number or one a channel or plane; or None."""
+    if value is None:
+        return None
+    count, channels = len(pictures.stack), pictures.channels
+    largest = torch.finfo(pictures.stack.dtype).max
+    axes = getattr(value, "ndim", None)
+    if isinstance(value, list | tuple) or (axes is not None and axes > 0):
+        levels = real_tensor(call, argument, value).to("cpu", torch.float64)
+        lead = pictures.shape[:-2]
+        if levels.numel() == 1 and count == 1:
+            levels = levels.reshape(1)
+        elif levels.shape == (channels,):
+            levels = levels.repeat(count // channels)
+        elif not pictures.numpy and levels.shape == lead:
+            levels = levels.reshape(-1)
+        else:
+            fail(call, argument, describe(value), f"it may be one number, or one for each of the {channels} channels")
+        if not bool(((levels >= 0) & (levels <= largest)).all()):
+            fail(call, argument, describe(value), "each entry must be a finite number of at least 0")
+        return levels
+    number = non_negative(call, argument, value)
+    if number > largest:
+        fail(
+            call, argument, f"{number:g}", f"it must not exceed the largest number of the picture's type, {largest:.1e}"
+        )
+    return torch.full((count,), number, dtype=torch.float64)
+
+
+def result_fits(call: str, result: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a result in the dtype that it is given back in, or say that it exceeds it: nothing is clipped."""
+    given = result.to(dtype)
+    if not all_finite(given):
+        name = str(dtype).removeprefix("torch.")
+        wider = "as float32" if dtype == torch.float16 else "divided by a number, or as float64"
+        raise ArgumentError(f"{call}: the result exceeds {name}'s range; give the picture {wider}")
+    return given
 
 
 def psf(call: str, argument: str, value: object) -> Tensor:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from convpinv import arguments
+from convpinv.arguments import IntegerPair
 from convpinv.linalg.operator import Conv2dOperator
 
 
 def conv_pinv2d(
     y: Tensor,
     weight: Tensor,
-    input_size: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
+    input_size: IntegerPair,
+    stride: IntegerPair = 1,
+    padding: IntegerPair | str = 0,
+    dilation: IntegerPair = 1,
     groups: int = 1,
     padding_mode: str = "zeros",
     *,
@@ -66,5 +68,6 @@ def conv_pinv2d(
     >>> found.shape
     torch.Size([2, 3, 16, 16])
     """
-    operator = Conv2dOperator(weight, input_size, stride, padding, dilation, groups, padding_mode)
-    return operator.pinv(damp=damp, atol=atol, rtol=rtol, solver=solver)(y)
+    with arguments.called("conv_pinv2d", "y"):
+        operator = Conv2dOperator(weight, input_size, stride, padding, dilation, groups, padding_mode)
+        return operator.pinv(damp=damp, atol=atol, rtol=rtol, solver=solver)(y)

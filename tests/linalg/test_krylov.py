@@ -95,7 +95,8 @@ def test_preconditioner_pays(stride: int) -> None:
     assert solution.status is Status.CONVERGED
     forward, back = (operator, operator.H) if structure.is_wide(operator) else (operator.H, operator)
     right = y if structure.is_wide(operator) else operator.H(y)
-    plain = conjugate_gradients.solve(lambda u: forward(back(u)) + 0.25 * u, lambda r: r, right, 1e-9, 2000)
+    system = conjugate_gradients.System(lambda u: forward(back(u)) + 0.25 * u, lambda r: r, tolerance=1e-9)
+    plain = conjugate_gradients.solve(system, right, 2000)
     assert solution.iterations <= plain.iterations / 2
 
 
@@ -135,9 +136,45 @@ def test_single_precision_is_solved_in_double() -> None:
 def test_inconsistent_systems_are_reported() -> None:
     diagonal = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
     right = torch.ones(1, 3, dtype=torch.float64)
-    outcome = conjugate_gradients.solve(lambda u: diagonal * u, lambda r: r, right, 1e-10, 5000)
+    system = conjugate_gradients.System(lambda u: diagonal * u, lambda r: r, tolerance=1e-10)
+    outcome = conjugate_gradients.solve(system, right, 5000)
     assert outcome.status is Status.STAGNATED
     assert 3**-0.5 <= outcome.residual <= 1.0  # never the runaway iterate
-    consistent = conjugate_gradients.solve(lambda u: diagonal * u, lambda r: r, diagonal[None] * right, 1e-10, 50)
+    consistent = conjugate_gradients.solve(system, diagonal[None] * right, 50)
     assert consistent.status is Status.CONVERGED
     assert torch.allclose(consistent.value, torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64))
+
+
+def small_damping(dtype: torch.dtype) -> list[tuple[float, float]]:
+    """Dampings relative to σ₁, and what 100·ε·(σ₁/damp) or the iteration's own accuracy allows."""
+    eps = torch.finfo(dtype).eps
+    floor = 1e-4 if eps > 1e-10 else 1e-6
+    return [(ratio, max(100 * eps / ratio, floor)) for ratio in (1e-1, 1e-2, 1e-3, 1e-4)]
+
+
+@pytest.mark.parametrize("solver", ["krylov", "dense", "fourier"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("repeated", [True, False])
+def test_small_damping_is_right_or_raises(solver: str, dtype: torch.dtype, repeated: bool) -> None:
+    weight = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=dtype).repeat(3, 1, 1, 1)
+    if not repeated:
+        weight = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    mode = "circular" if solver == "fourier" else "zeros"
+    operator = Conv2dOperator(weight, 8, padding=1, padding_mode=mode)
+    precise = operator.to(torch.complex128 if dtype.is_complex else torch.float64)
+    u, s, vh = torch.linalg.svd(precise.to_dense(), full_matrices=False)
+    y, x = random_images(operator.out_shape, operator), random_images(operator.in_shape, operator)
+    served = 0
+    for ratio, allowed in small_damping(dtype):
+        damp = float(s[0]) * ratio
+        inverse = (vh.mH * torch.where(s > 1e-12 * s[0], s / (s**2 + damp**2), 0.0)) @ u.mH
+        pinv = operator.pinv(damp=damp, solver=solver)
+        for call, expected in (
+            (pinv, y.flatten(1).to(inverse.dtype) @ inverse.mT),
+            (pinv.H, x.flatten(1).to(inverse.dtype) @ inverse.conj()),
+        ):
+            solution = call.solve(y if call is pinv else x)
+            if solution.status.is_success:
+                served += 1
+                assert (solution.value.flatten(1) - expected).norm() <= allowed * expected.norm(), (ratio, call)
+    assert served >= 4, "the two stronger dampings at least are served"

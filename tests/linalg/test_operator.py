@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -192,7 +193,7 @@ def test_bad_arguments_are_one_clear_line(change: dict, message: str) -> None:
         (torch.ones(8, 8), "must be (2, 8, 8)"),
         (torch.ones(2, 8, 8, dtype=torch.float64), "convert one of them with .to(torch.float32)"),
         (torch.full((2, 8, 8), float("inf")), "NaN or infinity"),
-        ([1.0], "it must be a tensor"),
+        ([1.0], "it must be a dense tensor"),
         (torch.ones(2, 8, 8, device="meta"), "the operator is on cpu"),
     ],
     ids=lambda value: str(value)[:30],
@@ -216,3 +217,82 @@ def test_modules_that_are_no_convolution_are_refused() -> None:
         Conv2dOperator.from_module(torch.nn.Linear(2, 2), 8)
     with pytest.raises(convpinv.ArgumentError, match="leaves no output"):
         Conv2dOperator.from_module(torch.nn.ConvTranspose2d(1, 1, 2, padding=3), 2)
+
+
+def test_inference_mode_leaves_nothing_behind() -> None:
+    for options in ({"padding": 1, "padding_mode": "circular"}, {"padding": 1, "padding_mode": "reflect"}, {}):
+        weight = torch.rand(1, 1, 3, 3) if options else torch.rand(1, 1, 15, 15)
+        operator = Conv2dOperator(weight, 29, **options)
+        with torch.inference_mode():
+            operator(torch.rand(1, 29, 29))
+        x = torch.rand(1, 29, 29, requires_grad=True)
+        operator(x).sum().backward()
+        assert x.grad is not None
+
+
+@pytest.mark.parametrize("taps", [3, 15])
+def test_a_weight_changed_in_place_is_followed(taps: int) -> None:
+    weight = torch.rand(1, 1, taps, taps)
+    operator = Conv2dOperator(weight, 64)
+    x = torch.rand(1, 64, 64)
+    before = operator(x)
+    weight.mul_(2.0)
+    assert torch.allclose(operator(x), 2 * before, rtol=1e-4)
+
+
+def test_empty_batches() -> None:
+    for solver in ("fourier", "separable", "dense", "krylov"):
+        operator = Conv2dOperator(torch.ones(1, 1, 3, 3), 8, padding=1, padding_mode="circular")
+        pinv = operator.pinv(damp=0.1, solver=solver)
+        for call in (operator, operator.H, pinv, pinv.H):
+            assert call(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 8, 8)
+        assert pinv.solve(torch.zeros(0, 1, 8, 8)).residual == 0.0
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    operator = Conv2dOperator(
+        torch.rand(2, 1, 3, 3),
+        (np.int64(8), np.int32(9)),
+        stride=np.int64(1),
+        padding=np.int64(1),
+        groups=np.int64(1),  # pyright: ignore[reportArgumentType]
+    )
+    assert operator.in_shape == (1, 8, 9)
+    operator.pinv(damp=np.float32(0.5), max_iter=np.int64(7), atol=np.float64(0.1))  # pyright: ignore[reportArgumentType]
+    assert Conv2dOperator(torch.rand(2, 1, 3, 3), torch.rand(4, 5).shape).in_shape == (1, 4, 5)
+    with pytest.raises(convpinv.ArgumentError, match="stride is"):
+        Conv2dOperator(torch.rand(1, 1, 3, 3), 8, stride=np.array([1, 2]))  # pyright: ignore[reportArgumentType]
+
+
+def test_adjoint_operator_has_what_the_operator_has() -> None:
+    layer = torch.nn.ConvTranspose2d(2, 3, 3, stride=2, dtype=torch.float64)
+    operator = Conv2dOperator.from_module(layer, 4)
+    values = torch.linalg.svdvals(operator.to_dense().detach())
+    assert operator.norm() == pytest.approx(float(values[0]))
+    assert operator.cond() == pytest.approx(float(values[0] / values[-1]), rel=1e-6)
+    assert operator.matrix_rank() == len(values)
+    assert operator.to(torch.float32).dtype == torch.float32
+    assert not operator.detach()(torch.rand(2, 4, 4, dtype=torch.float64)).requires_grad
+
+
+def test_conversions_and_weights_that_cannot_work() -> None:
+    operator = Conv2dOperator(torch.rand(1, 1, 3, 3), 8)
+    for target in ("nonsense", torch.float16, torch.int32):
+        with pytest.raises(convpinv.ArgumentError, match=r"^Conv2dOperator\.to: "):
+            operator.to(target)
+    with pytest.raises(convpinv.ArgumentError, match="dense tensor with values"):
+        Conv2dOperator(torch.ones(1, 1, 3, 3, device="meta"), 8)
+    with pytest.raises(convpinv.ArgumentError, match="without a weight yet"):
+        Conv2dOperator.from_module(torch.nn.LazyConv2d(1, 3), 8)
+
+
+def test_the_function_names_itself_in_errors() -> None:
+    weight = torch.rand(1, 2, 3, 3)
+    for arguments, message in (
+        ((torch.rand(1, 5, 6), weight, (8, 8)), "conv_pinv2d: y is a float32 tensor"),
+        ((torch.rand(1, 6, 6), weight * torch.nan, (8, 8)), "conv_pinv2d: weight is not finite"),
+    ):
+        with pytest.raises(convpinv.ArgumentError, match=f"^{message}"):
+            convpinv.conv_pinv2d(*arguments)
+    with pytest.raises(convpinv.ArgumentError, match=r"^conv_pinv2d: damp is -1"):
+        convpinv.conv_pinv2d(torch.rand(1, 6, 6), weight, 8, damp=-1)

@@ -228,6 +228,10 @@ def test_svdvals() -> None:
     for operator in (
         Conv2dOperator(torch.rand(3, 2, 3, 3, dtype=torch.float64), (6, 8), 2, 1, padding_mode="circular"),
         Conv2dOperator(torch.rand(1, 5, 2, 2, dtype=torch.float64), (4, 4), 2),
+        Conv2dOperator(
+            torch.ones(1, 1, 3, 3, dtype=torch.float64), (6, 7), padding=(2, 0)
+        ),  # tall by rows, wide by columns
+        Conv2dOperator(torch.ones(1, 2, 3, 3, dtype=torch.float64), (6, 6), padding=2),
         Conv2dOperator(torch.rand(3, 2, 3, 3, dtype=torch.complex128), (5, 7), 1, 1, padding_mode="circular"),
         Conv2dOperator(torch.ones(1, 1, 3, 2, dtype=torch.float64), (6, 7), padding=1, padding_mode="reflect"),
         Conv2dOperator(torch.rand(1, 1, 3, 3, dtype=torch.float64), (6, 7), padding=1),
@@ -244,3 +248,25 @@ def test_svdvals() -> None:
     assert Conv2dOperator(torch.zeros(1, 1, 1, 1), 2).cond() == float("inf")
     with pytest.raises(convpinv.ArgumentError, match="exact values need a circular boundary"):
         Conv2dOperator(torch.rand(1, 1, 3, 3), 100).svdvals()
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e20, 1e30])
+def test_scale_and_damping_together(factor: float) -> None:
+    weight = torch.rand(3, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    whole = {"input_size": 8, "padding": 1, "padding_mode": "circular"}
+    y = torch.rand(3, 8, 8)
+    expected = conv_pinv2d(y, weight, **whole, damp=0.5)
+    assert torch.allclose(conv_pinv2d(y, weight * factor, **whole, damp=0.5 * factor) * factor, expected, rtol=1e-3)
+    assert conv_pinv2d(y, weight * 0, **whole, damp=0.5 * factor).abs().max() == 0
+
+
+def test_damping_beyond_reason_is_refused() -> None:
+    operator = Conv2dOperator(torch.rand(1, 1, 3, 3), 8)
+    for damp in (1e200, float("inf"), float("nan"), 10**400, "1"):
+        with pytest.raises(convpinv.ArgumentError, match=r"^pinv: damp is"):
+            operator.pinv(damp=damp)  # pyright: ignore[reportArgumentType]
+
+
+def test_no_cut_asked_for_is_no_cut() -> None:
+    operator = Conv2dOperator(torch.rand(1, 1, 3, 3), 100)
+    assert operator.pinv(damp=0.5, rtol=0.0, solver="krylov").explain().startswith("solver   Krylov")

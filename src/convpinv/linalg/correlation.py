@@ -53,12 +53,17 @@ def _fold_axis(padded: Tensor, axis: Axis, dimension: int) -> Tensor:
     return padded.new_zeros(shape).index_add(dimension, sources, padded)
 
 
-@lru_cache(maxsize=256)
 def _sources(axis: Axis, device: torch.device) -> Tensor | None:
     """Input index that each padded position shows; None where padding is zeros, or leaves pixels out."""
     if axis.boundary is Boundary.ZEROS:
         return None
-    return torch.tensor(axis.sources(), device=device)
+    # Numbers are cached, not tensors: one made in inference mode would be met outside it.
+    return torch.tensor(_source_numbers(axis), device=device)
+
+
+@lru_cache(maxsize=256)
+def _source_numbers(axis: Axis) -> tuple[int, ...]:
+    return tuple(axis.sources())
 
 
 def _both_sides(before: int, after: int, dimension: int) -> tuple[int, int, int, int]:

@@ -51,8 +51,10 @@ class LinearOperator(abc.ABC):
             self._call_name, "its argument", image, self.in_shape, self.dtype, self.device, each_channel_alone
         )
         channels = 1 if each_channel_alone else self.in_shape[0]
-        result = run(image.reshape(-1, channels, *image.shape[-2:]))
         leading = image.shape[:-2] if each_channel_alone else (*image.shape[:-3], self.out_shape[0])
+        if image.numel() == 0:  # an empty batch, which FFTs refuse
+            return image.new_zeros(*leading, *self.out_shape[1:])
+        result = run(image.reshape(-1, channels, *image.shape[-2:]))
         return result.reshape(*leading, *result.shape[-2:])
 
     def __matmul__(self, image: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from convpinv import arguments
+from convpinv.arguments import IntegerPair
 from convpinv.linalg.correlation import Correlator, fold, pad
 from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.linear_operator import LinearOperator
@@ -66,10 +66,10 @@ class Conv2dOperator(LinearOperator):
     def __init__(
         self,
         weight: Tensor,
-        input_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
+        input_size: IntegerPair,
+        stride: IntegerPair = 1,
+        padding: IntegerPair | str = 0,
+        dilation: IntegerPair = 1,
         groups: int = 1,
         padding_mode: str = "zeros",
     ) -> None:
@@ -102,9 +102,10 @@ class Conv2dOperator(LinearOperator):
         self.out_shape = geometry.out_shape
         self.dtype = weight.dtype
         self.device = weight.device
+        self._kept: tuple[int, Correlator] | None = None
 
     @staticmethod
-    def from_module(module: torch.nn.Module, input_size: int | tuple[int, int]) -> Conv2dOperator | AdjointOperator:
+    def from_module(module: torch.nn.Module, input_size: IntegerPair) -> Conv2dOperator | AdjointOperator:
         """Operator of a ``torch.nn.Conv2d`` or ``torch.nn.ConvTranspose2d`` on pictures of the given size.
 
         The bias is not part of the operator: subtract it before a pseudo-inverse. The weight is shared, not copied.
@@ -135,6 +136,8 @@ class Conv2dOperator(LinearOperator):
         ((4, 5, 6), (2, 11, 13))
         """
         call = "Conv2dOperator.from_module"
+        if isinstance(getattr(module, "weight", None), torch.nn.UninitializedParameter):
+            arguments.fail(call, "module", f"a {type(module).__name__} without a weight yet", "run it once first")
         if isinstance(module, torch.nn.ConvTranspose2d):
             return _transposed(call, module, arguments.integer_pair(call, "input_size", input_size, 1))
         if not isinstance(module, torch.nn.Conv2d):
@@ -158,7 +161,7 @@ class Conv2dOperator(LinearOperator):
 
     def to(self, *args: torch.device | torch.dtype | str) -> Conv2dOperator:
         """Return the same operator on another device or in another dtype (arguments as for ``Tensor.to``)."""
-        return Conv2dOperator._of(self.weight.to(*args), self.geometry)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return Conv2dOperator._of(arguments.converted_kernel("Conv2dOperator.to", self.weight, args), self.geometry)
 
     def detach(self) -> Conv2dOperator:
         """Return the same operator, cut off from the weight's gradient and from later changes of the weight."""
@@ -186,8 +189,8 @@ class Conv2dOperator(LinearOperator):
         damp : float
             As in LSQR: the inverse of a singular value σ becomes σ/(σ² + damp²). In units of σ, at least 0.
         atol, rtol : float, optional
-            Rank threshold, torch's words. Default where both are None and damp is 0: ``rtol = 4·ε·log2(H·W)``, with
-            ε of the dtype; none where damp > 0, or where atol is given.
+            Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
+            0 where atol is given.
         solver : "auto", "fourier", "separable", "dense" or "krylov"
             ``"auto"`` takes the first that serves; :meth:`PinvOperator.explain` says which and why.
         tol : float, optional
@@ -252,17 +255,19 @@ class Conv2dOperator(LinearOperator):
 
         return matrix_rank(self, atol, rtol)
 
-    @cached_property
-    def _correlator(self) -> Correlator:
-        return Correlator(self.weight, self.geometry)
-
     @property
     def _call_name(self) -> str:
         return "Conv2dOperator"
 
     def _prepared_correlator(self) -> Correlator:
-        # A kernel that learns must not meet the transform of its former values, nor a graph that was freed.
-        return Correlator(self.weight, self.geometry) if self.weight.requires_grad else self._correlator
+        # The kernel's transform is kept only while it can be told to be current: a kernel that learns must not meet a
+        # graph that was freed, nor one that was changed in place the transform of its former values.
+        if self.weight.requires_grad or self.weight.is_inference() or torch.is_inference_mode_enabled():
+            return Correlator(self.weight, self.geometry)
+        version = self.weight._version
+        if self._kept is None or self._kept[0] != version:
+            self._kept = version, Correlator(self.weight, self.geometry)
+        return self._kept[1]
 
     def _apply(self, batch: Tensor) -> Tensor:
         return self._prepared_correlator().apply(pad(batch, self.geometry))
@@ -311,6 +316,26 @@ class AdjointOperator(LinearOperator):
     def svdvals(self) -> Tensor:
         """Singular values: those of the convolution."""
         return self._operator.svdvals()
+
+    def norm(self) -> float:
+        """Largest singular value: that of the convolution."""
+        return self._operator.norm()
+
+    def cond(self) -> float:
+        """Condition number: that of the convolution."""
+        return self._operator.cond()
+
+    def matrix_rank(self, atol: float | None = None, rtol: float | None = None) -> int:
+        """Rank: that of the convolution."""
+        return self._operator.matrix_rank(atol, rtol)
+
+    def to(self, *args: torch.device | torch.dtype | str) -> AdjointOperator:
+        """Return the same operator on another device or in another dtype."""
+        return self._operator.to(*args).H
+
+    def detach(self) -> AdjointOperator:
+        """Return the same operator, cut off from the weight's gradient and from its later changes."""
+        return self._operator.detach().H
 
     @property
     def _call_name(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.linear_operator import LinearOperator
 from convpinv.linalg.operator import Conv2dOperator
-from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm
+from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
 
@@ -36,8 +36,11 @@ def prepare_pinv(
     """Check the arguments of ``pinv``, choose a solver and let it prepare."""
     call = "pinv"
     requested = arguments.choice(call, "solver", solver, ("auto", *NAMES))
+    damp = arguments.non_negative(call, "damp", damp)
+    if damp > LARGEST_DAMP:
+        arguments.fail(call, "damp", damp, f"it may be at most {LARGEST_DAMP:g}")
     regularization = Regularization.resolve(
-        arguments.non_negative(call, "damp", damp),
+        damp,
         arguments.optional_non_negative(call, "atol", atol),
         arguments.optional_non_negative(call, "rtol", rtol),
         operator.dtype,
@@ -57,6 +60,10 @@ def prepare_pinv(
     with torch.no_grad():
         state = plan.solver.prepare(problem)
     return PinvOperator(plan, state, operator.weight, is_adjoint=False)
+
+
+# Beyond this damp² leaves the range of double precision; nothing sensible damps by it.
+LARGEST_DAMP = 1e150
 
 
 @final
@@ -127,9 +134,9 @@ class PinvOperator(LinearOperator):
 
         with torch.no_grad():
             value = self._through(y, run)
-            (outcome,) = outcomes
+            outcome = outcomes[0] if outcomes else direct(value)  # nothing runs for an empty batch
             residual = outcome.residual
-            if outcome.status is Status.DIRECT:
+            if outcomes and outcome.status is Status.DIRECT:
                 residual = self._normal_residual(y, value)
         return Solution(value, outcome.status, outcome.iterations, residual)
 

@@ -32,11 +32,6 @@ def why_not_circular(operator: Conv2dOperator) -> str | None:
     return None
 
 
-def is_circular(operator: Conv2dOperator) -> bool:
-    """Whether the discrete Fourier transform diagonalises the operator (up to a small matrix a frequency)."""
-    return why_not_circular(operator) is None
-
-
 def is_valid(operator: Conv2dOperator) -> bool:
     """Whether no output reads outside the picture, so that ``A Aᴴ`` is exactly Toeplitz."""
     return all(axis.is_untouched for axis in operator.geometry.axes)

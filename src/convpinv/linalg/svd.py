@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,9 @@ def svdvals(operator: Conv2dOperator) -> Tensor:
             f"{operator.in_shape} → {operator.out_shape} with boundary '{operator.geometry.boundary}'",
             "exact values need a circular boundary, a separable kernel, or at most 4096 unknowns",
         )
-    return values.sort(descending=True).values
+    # Kronecker factors of different orientation leave out values that are zero by structure.
+    missing = min(prod(operator.in_shape), prod(operator.out_shape)) - values.numel()
+    return torch.cat([values.sort(descending=True).values, values.new_zeros(missing)])
 
 
 def _fourier(operator: Conv2dOperator) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import final
 
 import torch
@@ -153,27 +152,34 @@ class Krylov(Solver):
             domain, data = data, domain
         budget = problem.max_iterations
 
-        def iterate(system: NormalSystem, vector: Tensor, most: int) -> conjugate_gradients.Outcome:
-            return conjugate_gradients.solve(
-                system.multiply, system.precondition, vector, problem.tolerance, max(most, 1)
-            )
+        def iterate(
+            system: NormalSystem, vector: Tensor, most: int, accuracy: float | None = None
+        ) -> conjugate_gradients.Outcome:
+            normal = conjugate_gradients.System(system.multiply, system.precondition, problem.tolerance, accuracy)
+            return conjugate_gradients.solve(normal, vector, max(most, 1))
 
         if problem.regularization.damp:
             if data is not None:
                 outcome = iterate(data, right, budget)
                 return _solution(backward(outcome.value), batch, [outcome])
             assert domain is not None
-            outcome = iterate(domain, backward(right), budget)
+            # Here the unknown is the answer itself, and its error may be (σ₁/damp)² times its residual.
+            outcome = iterate(domain, backward(right), budget, accuracy(problem.tolerance))
             return _solution(outcome.value, batch, [outcome])
         assert domain is not None
         assert data is not None
         least = iterate(domain, backward(right), budget)
         fitted = forward(least.value)
         # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
-        negligible = batch_norm(fitted) <= 1e3 * torch.finfo(batch.dtype).eps * batch_norm(right)
+        negligible = batch_norm(fitted) <= 1e3 * torch.finfo(fitted.dtype).eps * batch_norm(right)
         fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
         shortest = iterate(data, fitted, budget - least.iterations)
         return _solution(backward(shortest.value), batch, [least, shortest])
+
+
+def accuracy(tolerance: float) -> float:
+    """Relative error of the answer that goes with a relative residual: looser, and no finer than rounding allows."""
+    return max(10 * tolerance, 1e-8)
 
 
 def _system(operator: Conv2dOperator, on_outputs: bool, damp: float) -> NormalSystem:
@@ -230,8 +236,3 @@ def _solution(value: Tensor, batch: Tensor, outcomes: list[conjugate_gradients.O
         sum(outcome.iterations for outcome in outcomes),
         max(outcome.residual for outcome in outcomes),
     )
-
-
-def unknowns(problem: Problem) -> int:
-    """Size of the smaller space."""
-    return min(prod(problem.operator.in_shape), prod(problem.operator.out_shape))
