@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "functional": {"arguments", "linalg", "functional"},
     "testing": {"arguments", "linalg", "testing"},
     "imaging": {"arguments", "linalg", "imaging"},
+    "__main__": {"app"},
     "app": {"arguments", "linalg", "imaging", "app", "__version__"},
 }
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.

@@ -80,6 +80,7 @@ FILES = {
     "cut.tif": (HALF["TIFF"], "cut off"),
     "cut_after_directory.tif": (tiff(NOISY, photometric="rgb", metadata=None)[:-100], "cut off"),
     "corrupt.png": (damaged(saved(NOISY, "PNG")), "damaged PNG"),
+    "noise.jpg": (b"\xff\xd8\xff" + bytes(range(1, 200)), "is a damaged JPEG (cannot identify image file); get"),
     "corrupt_header.jpg": (saved(NOISY, "JPEG")[:30] + b"\0" * 500, "damaged JPEG"),
     "corrupt.tif": (damaged(tiff(NOISY, photometric="rgb", metadata=None, compression="zlib")), "damaged TIFF"),
     "tiff_header_only.tif": (b"II*\0\x08\0\0\0", "holds no picture"),
@@ -116,6 +117,7 @@ def test_bad_picture(
     assert run.error_line.startswith(f"convpinv deblur: {name}: ")
     assert expected in run.error_line
     assert len(run.error_line) < 250
+    assert "object at 0x" not in run.error_line
     assert caplog.records == []  # outside of tests, what is logged ends on the terminal
     assert listing() == {name}
     assert run.out == ""
@@ -182,6 +184,8 @@ TARGETS = {
     "x" * 300 + ".png": "cannot be a file's name",
     "link_to_in.png": "OUT and IN are one file; give --overwrite",
 }
+if Path("/proc/self").exists():  # a folder that refuses root too, whatever its permissions say
+    TARGETS["/proc/out.png"] = "the folder /proc cannot be written"
 
 
 @pytest.mark.parametrize("command", ["deblur", "blur"])
@@ -238,6 +242,8 @@ def test_a_format_that_cannot_hold_the_picture(
         (f"--psf {PSF} --device tpu", "--device"),
         (f"--psf {PSF} --report in.png", "in.png: --report and IN are one file"),
         (f"--psf {PSF} --report out.png", "out.png: --report and OUT are one file"),
+        (f"--psf {PSF} --report report.txt", "report.txt: reports are written as JSON; name it .json"),
+        (f"--psf {PSF} --strength", "Option '--strength' requires an argument; see 'convpinv deblur --help'"),
         (f"--psf {PSF} --report exists.json", "exists.json: exists already; give --overwrite"),
         (f"--psf {PSF} --report no/r.json", "no/r.json: the folder no does not exist"),
         ("--psf gaussian:sigma=30", "in.png: "),
@@ -265,6 +271,36 @@ def test_the_psf_is_never_overwritten(convpinv: Callable, tmp_path: Path, psf: s
     assert (tmp_path / "psf.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("overwrite", ["", "--overwrite"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("deblur in.png out.png --psf psf.png --report in.png", "in.png: --report and IN are one file"),
+        ("deblur in.png out.png --psf psf.png --report link.json", "link.json: --report and IN are one file"),
+        ("deblur in.png in.png --psf in.png", "in.png: OUT and --psf are one file"),
+        ("deblur in.png out.png --psf psf.png --report psf.png", "psf.png: --report and --psf are one file"),
+        ("blur in.png psf.png --psf psf.png", "psf.png: OUT and --psf are one file"),
+        ("psf psf.png -o psf.png", "psf.png: -o and the PSF are one file"),
+        ("psf psf.png --plot psf.png", "psf.png: --plot and the PSF are one file"),
+        ("inspect --psf psf.png --size 24x32 --plot psf.png", "psf.png: --plot and --psf are one file"),
+    ],
+)
+def test_no_input_is_destroyed(
+    convpinv: Callable, listing: Callable, tmp_path: Path, line: str, expected: str, overwrite: str
+):
+    contents = {"in.png": saved(GREY, "PNG"), "psf.png": saved(GREY[:3, :3], "PNG")}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.json").symlink_to("in.png")
+    run = convpinv(f"{line} {overwrite}")
+    assert run.code == 2
+    assert expected in run.error_line
+    assert "overwrite" not in run.error_line
+    assert listing() == {*contents, "link.json"}
+    for name, content in contents.items():
+        assert (tmp_path / name).read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -275,6 +311,10 @@ def test_the_psf_is_never_overwritten(convpinv: Callable, tmp_path: Path, psf: s
         ("inspect --psf box:size=3", "convpinv inspect: Missing option '--size'"),
         ("inspect --psf box:size=3 --size 12", "convpinv inspect: --size is '12'"),
         ("inspect --psf box:size=3 --size 0x12", "convpinv inspect: --size is '0x12'"),
+        (
+            "inspect --psf box:size=3 --size 999999x999999",
+            "convpinv inspect: --size 999999x999999 is over the limit of 100 megapixels; give a smaller one",
+        ),
         ("inspect --psf box:size=3 --size 9x9 --noise inf", "convpinv inspect: --noise is inf"),
         ("inspect --psf box:size=3 --size 9x9 --noise nan", "convpinv inspect: "),
         (f"psf {'x' * 300}", "convpinv psf: the PSF 'xxx"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from convpinv.app import cli, console, demo, images, outputs, restoring
+from convpinv import __version__
+from convpinv.app import cli, console, demo, files, outputs, plots, restoring
 from convpinv.arguments import ConvergenceError
 
 MOTION = "motion:length=9,angle=30"
@@ -175,6 +177,20 @@ def test_the_plain_pseudo_inverse_undoes_a_blur_without_noise(
     np.testing.assert_allclose(tifffile.imread(tmp_path / "restored.tif"), sharp, atol=1e-6)
 
 
+@pytest.mark.parametrize(("suffix", "depth", "scale"), [(".png", "uint16", 1 / 65535), (".tif", "float32", 1.0)])
+def test_noise_is_of_full_scale_or_in_the_values_of_a_float_picture(
+    convpinv: Callable, tmp_path: Path, suffix: str, depth: str, scale: float
+):
+    level = 30000 if depth == "uint16" else 500.0
+    noise = 0.05 if depth == "uint16" else 20.0
+    save(tmp_path / f"flat{suffix}", np.full((100, 100), level, dtype=depth))
+    assert convpinv(f"blur flat{suffix} noisy{suffix} --psf box:size=3 --noise {noise} --seed 1").code == 0
+    noisy = load(tmp_path / f"noisy{suffix}").astype(float)
+    assert noisy.shape == (98, 98)
+    assert noisy.mean() == pytest.approx(level, rel=0.01)
+    assert noisy.std() * scale == pytest.approx(noise, rel=0.05)
+
+
 def test_alpha_passes_through_and_follows_the_window(convpinv: Callable, tmp_path: Path, photograph: np.ndarray):
     alpha = np.random.default_rng(0).integers(0, 256, (60, 50), dtype=np.uint8)
     save(tmp_path / "in.png", np.dstack([photograph[:60, :50], alpha]))
@@ -282,7 +298,7 @@ def test_a_full_disk_leaves_nothing(
 
 def test_several_files_are_written_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(images.WriteError, match="nowhere"):
+    with pytest.raises(files.WriteError, match="nowhere"):
         outputs.write_all({tmp_path / "a.png": b"a", tmp_path / "nowhere" / "b.json": b"b"})
     assert os.listdir(tmp_path) == ["folder"]
 
@@ -414,6 +430,8 @@ def test_the_demo(convpinv: Callable, listing: Callable, tmp_path: Path, monkeyp
     assert listing() == files | {"here/report.json"}
     assert "whole picture" in run.out
     assert "outermost 8 pixels" in run.out
+    assert run.out.count("Fourier (per-frequency pseudo-inverse)") == 1
+    assert max(len(line) for line in run.out.splitlines()) <= 102
     sharp, blurred, restored = (load(folder / f"{name}.png").astype(float) for name in ("sharp", "blurred", "restored"))
     assert gain(sharp, blurred, restored) > 3.0
     report = json.loads((folder / "report.json").read_text())
@@ -440,6 +458,77 @@ def test_peak_signal_to_noise_ratio():
     assert demo.psnr(picture, truth) == pytest.approx(-10 * np.log10(0.25 * 36 / 900))
     picture[:] = 0.1
     assert demo.psnr(picture, truth, 8) == pytest.approx(20)
+
+
+def test_a_psf_larger_than_the_grid_of_a_plot_is_folded_not_cropped():
+    psf = np.random.default_rng(0).random((7, 11))
+    rows, columns = np.arange(7), np.arange(11)
+    for size in ((16, 16), (4, 5), (4, 16)):
+        down = np.exp(-2j * np.pi * np.outer(np.arange(size[0]) - size[0] // 2, rows) / size[0])
+        across = np.exp(-2j * np.pi * np.outer(np.arange(size[1]) - size[1] // 2, columns) / size[1])
+        np.testing.assert_allclose(plots.transfer_magnitude(psf, size), np.abs(down @ psf @ across.T), atol=1e-12)
+    line = np.full((1, 3000), 1 / 3000)
+    magnitude = plots.transfer_magnitude(line, (1, 5000))
+    assert magnitude.shape == (1, 2048)
+    assert magnitude.max() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 9), (41, 60)])
+def test_the_ticks_of_a_psf_are_pixels(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]):
+    figures = []
+    monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
+    plots.psf_plot(np.full(shape, 1 / math.prod(shape)), np.ones((8, 8)), "a box")
+    ticks = np.concatenate([figures[0].axes[0].get_xticks(), figures[0].axes[0].get_yticks()])
+    assert 0 in ticks
+    np.testing.assert_array_equal(ticks, np.rint(ticks))
+
+
+def test_a_long_entry_of_a_summary_goes_on_below_its_text():
+    lines = console.row("strength", "0.001 (" + "a long rule " * 20 + ")")
+    assert len(lines) > 2
+    assert lines[0].startswith("strength  0.001 (a long")
+    assert all(len(line) <= 100 for line in lines)
+    assert all(line.startswith(" " * 10) and line[10] != " " for line in lines[1:])
+
+
+def test_numbers_for_people():
+    assert restoring.show((0.00072671, 0.00074551)) == "0.000727, 0.000746"
+    assert restoring.show((0.012341, 0.012339)) == "0.0123"
+    assert restoring.show(None) == "None"
+
+
+@pytest.mark.parametrize("module", ["convpinv", "convpinv.app.cli"])
+def test_python_runs_it_as_a_module(module: str):
+    done = shell(f"{sys.executable} -m {module} --version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"convpinv {__version__}\n", "")
+
+
+def test_the_version_brings_neither_torch_nor_numpy():
+    code = (
+        "import sys; from convpinv.app.cli import main; main(['--version']); "
+        "sys.exit(str({'torch', 'numpy'} & set(sys.modules) or '') or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("line", ["psf box:size=3", "--help", "--version"])
+def test_standard_output_that_cannot_be_written(line: str):
+    command = f"{sys.executable} -m convpinv {line}"
+    full = shell(f"{command} > /dev/full")
+    assert full.returncode == 1
+    name = "convpinv psf" if line.startswith("psf") else "convpinv"
+    assert full.stderr == f"{name}: standard output cannot be written (No space left on device)\n"
+    # A reader that leaves early, like head, is no fault of anybody.
+    left = shell(f"{command} | true")
+    assert left.stderr == ""
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(console.__file__).parents[2])}
+    environment.pop("PYTHONUNBUFFERED", None)  # a buffer that cannot be emptied is the harder case, and the usual one
+    return subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_help_brings_neither_torch_nor_numpy():

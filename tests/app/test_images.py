@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from convpinv.app import images, outputs
+from convpinv.app import files, images, outputs
 
 SHAPES = {"grey": (21, 34), "grey+alpha": (21, 34, 2), "RGB": (21, 34, 3), "RGB+alpha": (21, 34, 4)}
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -201,6 +201,16 @@ def test_jpeg_reads_exactly_and_writes_closely(tmp_path: Path, photograph: np.nd
     np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "out.png")), decoded)
 
 
+def test_jpeg_is_written_with_full_colour_resolution(tmp_path: Path):
+    # Red and blue columns, one pixel each: halved colour resolution makes them one purple.
+    columns = np.zeros((16, 16, 3))
+    columns[:, ::2, 0], columns[:, 1::2, 2] = 1.0, 1.0
+    for name, stripes in (("across.jpg", columns), ("down.jpg", columns.transpose(1, 0, 2))):
+        image = images.Image(pixels=stripes, dtype="uint8", format="png")
+        (tmp_path / name).write_bytes(images.encode(image, name)[0])
+        assert np.abs(images.read(tmp_path / name).pixels - stripes).mean() < 0.05
+
+
 def test_the_photograph_of_a_phone_with_more_behind_it(tmp_path: Path, photograph: np.ndarray):
     first = Pillow.fromarray(photograph)
     first.save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[Pillow.fromarray(255 - photograph)])
@@ -316,13 +326,13 @@ def test_floating_point_is_never_clipped():
     data, clipped = images.encode(images.Image(pixels=pixels, dtype="float32", format="tiff"), "x.tif")
     assert clipped == 0
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(data)), pixels)
-    with pytest.raises(images.WriteError, match="float16"):
+    with pytest.raises(files.WriteError, match="float16"):
         images.encode(images.Image(pixels=pixels, dtype="float16", format="tiff"), "x.tif")
 
 
 def test_what_jpeg_cannot_hold_is_one_error():
     wide = images.Image(pixels=np.zeros((1, 70000)), dtype="uint8", format="tiff")
-    with pytest.raises(images.WriteError, match="cannot be written as JPEG"):
+    with pytest.raises(files.WriteError, match="cannot be written as JPEG"):
         images.encode(wide, "x.jpg")
 
 
@@ -333,7 +343,7 @@ def test_a_turned_picture_is_remarked():
 
 def test_a_result_that_is_no_number_is_not_written():
     image = images.Image(pixels=np.array([[np.nan, 0.0]]), dtype="uint8", format="png")
-    with pytest.raises(images.WriteError, match=r"x\.png: the result holds NaN"):
+    with pytest.raises(files.WriteError, match=r"x\.png: the result holds NaN"):
         images.encode(image, "x.png")
 
 

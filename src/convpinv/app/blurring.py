@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from convpinv.app import images, outputs, psf_source
-from convpinv.app.console import Working
+from convpinv.app.console import Working, row
 from convpinv.app.restoring import clipped_line, to_pixels, to_tensor
 
 
@@ -45,7 +45,7 @@ def blur_file(request: Request) -> tuple[str, ...]:
         {"OUT": request.target},
         {"IN": request.source, "--psf": psf_source.file_of(request.psf)},
         overwrite=request.overwrite,
-        replaceable=("IN",),
+        replaceable={("OUT", "IN")},
     )
     images.format_of(request.target)
     image = images.read(request.source)
@@ -61,18 +61,19 @@ def blur_file(request: Request) -> tuple[str, ...]:
     result = image.with_pixels(pixels, top, left)
     data, clipped = images.encode(result, request.target)
     outputs.write_all({request.target: data})
-    lines = [f"wrote     {request.target}: {result.describe()}", f"psf       {source.text}"]
+    rows = [("wrote", f"{request.target}: {result.describe()}"), ("psf", source.text)]
     if pixels.shape[:2] != image.pixels.shape[:2]:
-        lines.append(
-            f"size      {images.size_text(image.pixels.shape)} became {images.size_text(pixels.shape)}: "
-            "near the border the light comes from outside the picture, and a camera records none of what lies there"
+        text = (
+            f"{images.size_text(image.pixels.shape)} became {images.size_text(pixels.shape)}: near the border the "
+            "light comes from outside the picture, and a camera records none of what lies there"
         )
-    lines.append(f"clipped   {clipped_line(result, clipped)}")
-    lines += [f"note      {note}" for note in (*image.remarks, *source.notes)]
-    return tuple(lines)
+        rows.append(("size", text))
+    rows.append(("clipped", clipped_line(result, clipped)))
+    rows += [("note", note) for note in (*image.remarks, *source.notes)]
+    return tuple(line for name, text in rows for line in row(name, text))
 
 
 def window(psf_size: tuple[int, ...]) -> tuple[int, int]:
     """Return the (top, left) pixel of a picture where its valid convolution begins."""
-    # The PSF's centre is h // 2, and the convolution turns it round: h − 1 − h // 2 pixels come before.
+    # The rule that imaging.blur documents: h − 1 − h // 2, since the convolution turns the PSF round its centre h // 2.
     return (psf_size[0] - 1) // 2, (psf_size[1] - 1) // 2

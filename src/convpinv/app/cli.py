@@ -6,7 +6,9 @@ Importing this module brings typer and nothing heavier, so that help and complet
 from __future__ import annotations
 
 import enum
+import errno
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ PSF_HELP = (
     "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
     "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3."
 )
+NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
 
 
 class Prior(enum.StrEnum):
@@ -72,9 +75,9 @@ Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="D
 
 def _version(asked: bool) -> None:
     if asked:
-        from convpinv.app.restoring import version
+        from convpinv import __version__
 
-        typer.echo(f"convpinv {version()}")
+        typer.echo(f"convpinv {__version__}")
         raise typer.Exit
 
 
@@ -100,7 +103,7 @@ def deblur(
         str,
         typer.Option(
             metavar="NUMBER|auto",
-            help="Standard deviation of the noise: of full scale, or in the values of a float TIFF.",
+            help=f"{NOISE_HELP}; auto estimates it.",
         ),
     ] = "auto",
     boundary: Annotated[Border, typer.Option(help="What lies beyond the border.")] = Border.UNKNOWN,
@@ -136,9 +139,7 @@ def blur(
     source: Source,
     target: Target,
     psf: Psf,
-    noise: Annotated[
-        float, typer.Option(min=0.0, metavar="NUMBER", help="Standard deviation of the noise to add, of full scale.")
-    ] = 0.0,
+    noise: Annotated[float, typer.Option(min=0.0, metavar="NUMBER", help=f"{NOISE_HELP}; 0 adds none.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="The same number gives the same noise.")] = None,
     boundary: Annotated[
         BlurBorder,
@@ -223,8 +224,26 @@ def main(argv: list[str] | None = None) -> int:
         # A file name or a sign that the terminal cannot show must not end a finished work in an error.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else argv
     try:
-        code = app(args=argv, prog_name="convpinv", standalone_mode=False)
+        code = _call(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # What goes wrong with a file is one line by now; an error without a file's name is standard output's.
+        if error.filename is not None:
+            raise
+        _drop_output()
+        # A reader that has seen enough, like head, wants no line about it.
+        if error.errno != errno.EPIPE:
+            print(f"{_path(words)}: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
+    return code
+
+
+def _call(words: list[str]) -> int:
+    try:
+        code = app(args=words, prog_name="convpinv", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         print("convpinv: interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -235,11 +254,25 @@ def main(argv: list[str] | None = None) -> int:
         if message is None:
             raise
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "convpinv"
+        # The parser's own errors, an option without its value, know no command.
+        path = context.command_path if context is not None else _path(words)
         line = " ".join(message().split()).rstrip(".").replace("Value error, ", "")
         print(f"{path}: {line}; see '{path} --help'", file=sys.stderr)
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _path(words: list[str]) -> str:
+    """Return the command that was called as its errors name it; the first word is the command's or none is."""
+    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    return f"convpinv {words[0]}" if words and words[0] in names else "convpinv"
+
+
+def _drop_output() -> None:
+    """Send what is left for standard output nowhere, or Python would complain of it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _finish(command: str, work: Callable[[], None]) -> None:
@@ -248,3 +281,7 @@ def _finish(command: str, work: Callable[[], None]) -> None:
     code = console.run(command, work)
     if code:
         raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

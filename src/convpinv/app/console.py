@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from convpinv.app.images import TargetError, UnreadableFileError
+from convpinv.app.files import TargetError, UnreadableFileError
 from convpinv.app.psf_source import without_call
 from convpinv.arguments import ArgumentError, ConvpinvError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 # Work that takes less is over before a bar could be read.
 _SILENT_SECONDS = 1.0
+# Columns of a summary; a single word that is longer goes beyond.
+_WIDTH = 100
+_INDENT = " " * 10
 
 
 class MissingExtraError(ConvpinvError):
@@ -48,6 +52,17 @@ def complain(command: str, text: str, code: int) -> int:
     line = " ".join(text.split())
     print(f"convpinv {command}: {line}" if command else f"convpinv: {line}", file=sys.stderr)
     return code
+
+
+def row(name: str, text: str) -> list[str]:
+    """Return the lines of one entry of a summary: its name, its text, and the rest of a long text below it."""
+    return textwrap.wrap(
+        f"{name:<9} {' '.join(text.split())}",
+        _WIDTH,
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class Working:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import blurring, images, outputs, psf_source, restoring
 from convpinv.app.console import MissingExtraError
+from convpinv.app.files import TargetError, reason
 from convpinv.app.images import Image
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
     _make(folder)
     path = {name: folder / name for name in _FILES}
     for target in path.values():
-        images.check_target(target, overwrite=True)
+        outputs.check_target(target, overwrite=True)
 
     sharp = Image(pixels=images.unit_range(photograph), dtype="uint8", format="png")
     outputs.write_all({path["sharp.png"]: images.encode(sharp, path["sharp.png"])[0]})
@@ -55,9 +55,6 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
     )
     say(f"convpinv deblur {path['blurred.png']} {path['restored.png']} --psf {PSF}")
     for line in outcome.lines:
-        say(f"  {line}")
-    say("how the linear systems were solved:")
-    for line in outcome.report["solver"].splitlines():
         say(f"  {line}")
 
     blurred, restored = images.read(path["blurred.png"]).pixels, images.read(path["restored.png"]).pixels
@@ -100,12 +97,10 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise images.TargetError(folder, "is a file; name a folder for the demo") from None
+        raise TargetError(folder, "is a file; name a folder for the demo") from None
     except OSError as error:
-        problem = f"the folder cannot be made ({images.reason(error)}); choose another"
-        raise images.TargetError(folder, problem) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise images.TargetError(folder, "may not be written by you; choose another folder")
+        problem = f"the folder cannot be made ({reason(error)}); choose another"
+        raise TargetError(folder, problem) from None
 
 
 def _panel(pictures: tuple[NDArray[Any], ...], captions: tuple[str, ...]) -> bytes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convpinv.arguments import ConvpinvError
+from convpinv.app import signatures
+from convpinv.app.files import TargetError, UnreadableFileError, WriteError, read_bytes, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,51 +28,10 @@ _DEPTHS = {
     "jpeg": ("uint8",),
     "tiff": (*_INTEGER_DEPTHS, "float16", "float32", "float64"),
 }
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-)
-# Formats that people do hand over: naming what they have tells them more than "not a picture".
-_STRANGERS = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"%PDF", "a PDF"),
-    (b"SIMPLE  =", "a FITS file"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR file"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
-    (b"\xff\x0a", "a JPEG XL"),
-    (b"8BPS", "a Photoshop file"),
-)
 # No lossless coder packs pixels tighter than about 1:1400, and JPEG stays near 1:1500 on a blank page; a file that
 # claims more than this, and much memory too, is damaged or a trap.
 _LARGEST_EXPANSION = 2000
 _HARMLESS_BYTES = 64 * 2**20
-
-
-class FileError(ConvpinvError):
-    """Something about a file; the message names the file, what is wrong and the remedy."""
-
-    def __init__(self, path: str | os.PathLike[str], problem: str):
-        self.path = Path(path)
-        self.problem = problem
-        super().__init__(f"{self.path}: {problem}")
-
-
-class UnreadableFileError(FileError):
-    """An input file that cannot be read, or that holds what this version does not serve."""
-
-
-class TargetError(FileError):
-    """An output file that cannot be written as asked; raised before the work starts."""
-
-
-class WriteError(FileError):
-    """Writing failed; nothing is left behind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +128,7 @@ def read(path: str | os.PathLike[str]) -> Image:
         With one line that names the file, the reason and the remedy.
     """
     data = read_bytes(path)
-    kind = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    kind = signatures.format_in(data)
     if kind == "png":
         from convpinv.app import png
 
@@ -182,27 +141,7 @@ def read(path: str | os.PathLike[str]) -> Image:
         from convpinv.app import tiff
 
         return tiff.decode(data, path)
-    raise UnreadableFileError(path, f"{_stranger(data)}; convert it to one of {READABLE}")
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular, non-empty file."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise UnreadableFileError(path, "is a folder; name one file in it")
-        if not stat.S_ISREG(mode):
-            raise UnreadableFileError(path, "is not a regular file; save the data to a file first")
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UnreadableFileError(path, "no such file; check the name and the folder") from None
-    except PermissionError:
-        raise UnreadableFileError(path, "permission denied; make the file readable for you") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise UnreadableFileError(path, f"cannot be read ({reason(error)}); check the name and the disk") from None
-    if not data:
-        raise UnreadableFileError(path, "is empty; get the file again from where it came")
-    return data
+    raise UnreadableFileError(path, f"{signatures.stranger(data)}; convert it to one of {READABLE}")
 
 
 def encode(image: Image, path: str | os.PathLike[str]) -> tuple[bytes, int]:
@@ -276,28 +215,6 @@ def check_format(image: Image, path: str | os.PathLike[str]) -> None:
         raise TargetError(path, "the picture has transparency (alpha) and JPEG holds none; name it .png or .tif")
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse an output place that cannot be written, before any work is done."""
-    target = Path(path)
-    try:
-        target.exists()
-    except OSError as error:
-        raise TargetError(target, f"cannot be a file's name ({reason(error)}); choose another") from None
-    if target.is_dir():
-        raise TargetError(target, "is a folder; name a file in it")
-    if target.exists():
-        if not target.is_file():
-            raise TargetError(target, "is not a regular file; name another one")
-        if not overwrite:
-            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
-    folder = target.parent
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise TargetError(target, f"the folder {folder} {problem}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise TargetError(target, f"the folder {folder} may not be written by you; choose another")
-
-
 def check_claim(path: str | os.PathLike[str], shape: tuple[int, ...], itemsize: int, held: int) -> None:
     """Refuse a file whose header claims far more pixels than its bytes can hold, before the memory is taken."""
     claimed = itemsize
@@ -361,19 +278,3 @@ def exif_for(image: Image) -> bytes | None:
     block = Pillow.Exif()
     block[0x0112] = image.orientation
     return block.tobytes().removeprefix(b"Exif\0\0")
-
-
-def reason(error: BaseException) -> str:
-    """Return what an error of another library says, in one short line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    line = " ".join(str(text).split())
-    return line if len(line) <= 120 else line[:117] + "…"
-
-
-def _stranger(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "is a WebP, which this version does not read"
-    if data[4:8] == b"ftyp":
-        return "is a HEIC or AVIF or a film, which this version does not read"
-    name = next((name for signature, name in _STRANGERS if data.startswith(signature)), None)
-    return f"is {name}, which this version does not read" if name else "is not a picture that this version knows"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from convpinv.app import images, outputs, plots, psf_source
 from convpinv.app.console import Working
-from convpinv.app.images import Image, TargetError
+from convpinv.app.files import TargetError
+from convpinv.app.images import Image
 from convpinv.app.psf_source import PsfSource
 from convpinv.arguments import ArgumentError
 
@@ -23,6 +24,8 @@ _LARGEST_DRAWING = 36
 # Fainter than this share of the brightest pixel is left blank.
 _FAINTEST = 0.004
 _PLOT_GRID = 256
+# Pixels of ``--size``: more than any single photograph, and a few gigabytes of work.
+_LARGEST_SIZE = 100_000_000
 # What a good 8-bit photograph in fair light has.
 _USUAL_NOISE = 0.01
 
@@ -122,7 +125,7 @@ def inspect_blur(text: str, size: str, noise: float | None, plot: Path | None, o
         cut = default_rtol(operator.dtype, (rows, columns)) * float(values[0])
         lines += _findings(values, cut, level, assumed=noise is None)
         if plot is not None and channel == 0:
-            magnitude = plots.transfer_magnitude(plane.numpy(), (min(rows, 2048), min(columns, 2048)))
+            magnitude = plots.transfer_magnitude(plane.numpy(), (rows, columns))
             files[plot] = plots.spectrum_plot(
                 values, cut, level, magnitude, f"{source.text}, {rows}x{columns}, circular"
             )
@@ -234,4 +237,10 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d{1,6})\s*[x×]\s*(\d{1,6})\s*", text.lower())
     if match is None or "0" in (match[1].lstrip("0") or "0", match[2].lstrip("0") or "0"):
         raise ArgumentError(f"--size is {text!r}; it may be rows x columns, like 512x768")
-    return int(match[1]), int(match[2])
+    rows, columns = int(match[1]), int(match[2])
+    if rows * columns > _LARGEST_SIZE:
+        raise ArgumentError(
+            f"--size {rows}x{columns} is over the limit of {_LARGEST_SIZE // 10**6} megapixels; "
+            "give a smaller one: the shares that are lost hardly depend on it"
+        )
+    return rows, columns

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import images
-from convpinv.app.images import Image, UnreadableFileError
+from convpinv.app.files import UnreadableFileError, reason
+from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
         except Pillow.DecompressionBombError:
             raise UnreadableFileError(path, "is larger than JPEG is read here; convert it to TIFF") from None
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error … on damaged files
-            problem = f"is a damaged JPEG ({images.reason(error)}); get the file again"
+            problem = f"is a damaged JPEG ({reason(error)}); get the file again"
             raise UnreadableFileError(path, problem) from None
     exif = info.get("exif")
     exif = exif.removeprefix(b"Exif\0\0") if exif else None

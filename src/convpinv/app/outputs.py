@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from convpinv.app.images import TargetError, WriteError, check_target, reason
+from convpinv.app.files import TargetError, WriteError, reason
 
 
 def check_targets(
@@ -16,7 +17,7 @@ def check_targets(
     sources: Mapping[str, str | os.PathLike[str] | None],
     *,
     overwrite: bool,
-    replaceable: tuple[str, ...] = (),
+    replaceable: Collection[tuple[str, str]] = (),
 ) -> None:
     """Refuse, before any work, output places that cannot be written or that would destroy an input.
 
@@ -29,24 +30,49 @@ def check_targets(
     overwrite
         Whether files that exist may be replaced.
     replaceable
-        The sources that ``overwrite`` allows to be replaced as well.
+        The pairs (target, source) that ``overwrite`` allows to be one file; no other source is ever replaced.
     """
     seen: dict[str, str] = {}
     for name, target in targets.items():
         if target is None:
             continue
+        same = [source for source, path in sources.items() if path is not None and _same(target, path)]
+        for source in same:
+            if (name, source) not in replaceable:
+                raise TargetError(target, f"{name} and {source} are one file; give {name} another name")
+        if same and not overwrite:
+            raise TargetError(target, f"{name} and {same[0]} are one file; give --overwrite to replace it")
         key = os.path.realpath(target)
-        for source_name, source in sources.items():
-            if source is None or not _same(target, source):
-                continue
-            if source_name not in replaceable:
-                raise TargetError(target, f"{name} and {source_name} are one file; give {name} another name")
-            if not overwrite:
-                raise TargetError(target, f"{name} and {source_name} are one file; give --overwrite to replace it")
         if key in seen:
             raise TargetError(target, f"{name} and {seen[key]} are one file; give one of them another name")
         seen[key] = name
         check_target(target, overwrite=overwrite)
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse an output place that cannot be written, before any work is done."""
+    target = Path(path)
+    try:
+        target.exists()
+    except OSError as error:
+        raise TargetError(target, f"cannot be a file's name ({reason(error)}); choose another") from None
+    if target.is_dir():
+        raise TargetError(target, "is a folder; name a file in it")
+    if target.exists():
+        if not target.is_file():
+            raise TargetError(target, "is not a regular file; name another one")
+        if not overwrite:
+            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
+    folder = target.parent
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise TargetError(target, f"the folder {folder} {problem}; make it first")
+    try:
+        # Permissions do not tell all: /proc and read-only disks refuse root as well. Nothing is left of this file.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TargetError(target, f"the folder {folder} cannot be written ({reason(error)}); choose another") from None
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:

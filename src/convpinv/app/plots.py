@@ -7,13 +7,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app.console import MissingExtraError
-from convpinv.app.images import TargetError
+from convpinv.app.files import TargetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Deeper nulls than this share one colour: below it lies the rounding of any picture.
 _FLOOR = 1e-4
+# No screen shows more.
+_LARGEST_GRID = 2048
 
 
 def check(path: str | os.PathLike[str] | None) -> None:
@@ -31,12 +33,15 @@ def check(path: str | os.PathLike[str] | None) -> None:
 def psf_plot(psf: NDArray[Any], magnitude: NDArray[Any], title: str) -> bytes:
     """Draw a PSF (h, w) beside the magnitude of its transfer function (rows, columns), zero frequency in the middle."""
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import MaxNLocator
 
     figure, (left, right) = _figure(title)
     height, width = psf.shape
     extent = (-(width // 2) - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -(height // 2) - 0.5)
     shown = left.imshow(psf, cmap="gray", extent=extent, interpolation="nearest")
     left.set(title="PSF", xlabel="pixels from the centre", ylabel="pixels from the centre")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.colorbar(shown, ax=left, label="share of the light")
     shown = right.imshow(
         magnitude.clip(_FLOOR),
@@ -87,10 +92,17 @@ def spectrum_plot(values: NDArray[Any], cut: float, noise: float, magnitude: NDA
 
 
 def transfer_magnitude(psf: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return |transfer function| of a PSF (h, w) on a grid of that size, zero frequency in the middle."""
+    """Return |transfer function| of a PSF (h, w), zero frequency in the middle, on a grid of that size or 2048 at most.
+
+    The PSF may be larger than the grid.
+    """
     import numpy as np
 
-    return np.abs(np.fft.fftshift(np.fft.fft2(psf, s=size)))
+    rows, columns = (min(length, _LARGEST_GRID) for length in size)
+    padded = np.pad(psf, [(0, -psf.shape[0] % rows), (0, -psf.shape[1] % columns)])
+    # At the frequencies k / rows a PSF and its copy folded modulo rows have the same transform.
+    folded = padded.reshape(-1, rows, padded.shape[1] // columns, columns).sum(axis=(0, 2))
+    return np.abs(np.fft.fftshift(np.fft.fft2(folded)))
 
 
 def _figure(title: str) -> tuple[Any, Any]:

@@ -7,14 +7,14 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images
-from convpinv.app.images import Image, UnreadableFileError
+from convpinv.app import images, signatures
+from convpinv.app.files import UnreadableFileError, reason
+from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that stay true whatever happens to the pixels. Not kept: tRNS, bKGD, sBIT and hIST speak of pixel values, and
 # tIME of the file.
 _KEPT = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
@@ -44,7 +44,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
     except MemoryError:
         raise
     except Exception as error:  # the codec raises its own kinds, RuntimeError and ValueError alike
-        problem = f"is a damaged PNG ({images.reason(error)}); get the file again"
+        problem = f"is a damaged PNG ({reason(error)}); get the file again"
         raise UnreadableFileError(path, problem) from None
 
     notes = []
@@ -74,13 +74,13 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
 
     data = bytes(imagecodecs.png_encode(stored))
     kept = image.native["chunks"] if image.format == "png" and "chunks" in image.native else _foreign_chunks(image)
-    after_header = len(_SIGNATURE) + 25
+    after_header = len(signatures.PNG) + 25
     return data[:after_header] + b"".join(_chunk(name, body) for name, body in kept) + data[after_header:]
 
 
 def _chunks(data: bytes, path: str | os.PathLike[str]) -> list[tuple[bytes, bytes]]:
     """Return (name, content) of every chunk but the pixels'."""
-    found, position = [], len(_SIGNATURE)
+    found, position = [], len(signatures.PNG)
     while position + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[position : position + 8])
         end = position + 12 + length

@@ -7,15 +7,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images
-from convpinv.app.images import UnreadableFileError
+from convpinv.app import images, signatures
+from convpinv.app.files import UnreadableFileError, read_bytes, reason
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-_NUMPY = b"\x93NUMPY"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +78,9 @@ def file_of(text: str) -> Path | None:
 def _from_file(path: Path) -> PsfSource:
     from convpinv.imaging import psf
 
-    data = images.read_bytes(path)
+    data = read_bytes(path)
     notes: tuple[str, ...] = ()
-    if data.startswith(_NUMPY):
+    if data.startswith(signatures.NUMPY):
         array = _numpy_array(data, path)
     else:
         image = images.read(path)
@@ -106,4 +104,4 @@ def _numpy_array(data: bytes, path: Path) -> NDArray[Any]:
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
     except ValueError as error:
-        raise UnreadableFileError(path, f"is a damaged .npy file ({images.reason(error)}); save it again") from None
+        raise UnreadableFileError(path, f"is a damaged .npy file ({reason(error)}); save it again") from None

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convpinv import __version__
 from convpinv.app import images, outputs, psf_source
-from convpinv.app.console import Working
+from convpinv.app.console import Working, row
+from convpinv.app.files import TargetError
 from convpinv.app.images import Image
 from convpinv.arguments import ArgumentError
 
@@ -65,8 +67,10 @@ def deblur_file(request: Request) -> Outcome:
         {"OUT": request.target, "--report": request.report},
         {"IN": request.source, "--psf": psf_source.file_of(request.psf)},
         overwrite=request.overwrite,
-        replaceable=("IN",),
+        replaceable={("OUT", "IN")},
     )
+    if request.report is not None and request.report.suffix.lower() != ".json":
+        raise TargetError(request.report, "reports are written as JSON; name it .json")
     images.format_of(request.target)
     image = images.read(request.source)
     images.check_format(image, request.target)
@@ -89,7 +93,7 @@ def deblur_file(request: Request) -> Outcome:
         seconds = working.seconds
     data, clipped = images.encode(image.with_pixels(pixels), request.target)
     facts = {
-        "version": version(),
+        "version": __version__,
         "input": str(request.source),
         "output": str(request.target),
         "psf": source.text,
@@ -124,13 +128,6 @@ def to_pixels(tensor: Tensor) -> Any:
     return array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
 
 
-def version() -> str:
-    """Return this package's version."""
-    import convpinv
-
-    return convpinv.__version__
-
-
 def number(text: str, option: str, *, zero: bool) -> float | None:
     """Read ``auto`` (None) or a number above 0; ``zero`` says whether 0 will do."""
     if text.strip().lower() == "auto":
@@ -145,11 +142,12 @@ def number(text: str, option: str, *, zero: bool) -> float | None:
 
 
 def show(value: Any) -> str:
-    """Write a number, or one a channel, for people."""
+    """Write a number, or one a channel, for people; one that holds for all channels stands there once."""
     if isinstance(value, list | tuple):
-        return ", ".join(show(entry) for entry in value)
+        entries = [show(entry) for entry in value]
+        return entries[0] if len(set(entries)) == 1 else ", ".join(entries)
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     return str(value)
 
 
@@ -176,7 +174,7 @@ def _summary(image: Image, report: Mapping[str, Any]) -> list[str]:
         *(("note", note) for note in report["notes"]),
         *(("warning", warning) for warning in report["warnings"]),
     ]
-    return [f"{name:<9} {' '.join(str(text).split())}" for name, text in rows]
+    return [line for name, text in rows for line in row(name, str(text))]
 
 
 def _with_rule(report: Mapping[str, Any], name: str) -> str:
@@ -196,11 +194,13 @@ def _device_name(device: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Return data that strict JSON can hold: NaN and infinity become null, NumPy's numbers Python's."""
+    import numpy as np
+
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, str) or value is None:
         return str(value) if isinstance(value, str) else None
-    if hasattr(value, "tolist"):
+    if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import images
-from convpinv.app.images import Image, UnreadableFileError
+from convpinv.app.files import UnreadableFileError, reason
+from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
         except (MemoryError, UnreadableFileError):
             raise
         except Exception as error:  # the codecs behind tifffile raise whatever they like on damaged data
-            problem = f"is a damaged TIFF ({images.reason(error)}); get the file again"
+            problem = f"is a damaged TIFF ({reason(error)}); get the file again"
             raise UnreadableFileError(path, problem) from None
 
 

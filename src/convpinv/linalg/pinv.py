@@ -20,7 +20,16 @@ DEFAULT_MAX_ITERATIONS = 2000
 
 def default_tolerance(dtype: torch.dtype) -> float:
     """Relative residual at which iterations stop where none is given."""
-    return 1e-10 if dtype in (torch.float64, torch.complex128) else 1e-6
+    return 1e-10 if _is_double(dtype) else 1e-6
+
+
+def default_accuracy(dtype: torch.dtype) -> float:
+    """Relative error of the answer that goes with the default tolerance, where the error can be bounded."""
+    return 1e-7 if _is_double(dtype) else 1e-5
+
+
+def _is_double(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float64, torch.complex128)
 
 
 def prepare_pinv(
@@ -46,11 +55,13 @@ def prepare_pinv(
         operator.dtype,
         operator.in_shape[1:],
     )
-    tolerance = arguments.optional_non_negative(call, "tol", tol)
+    given = arguments.optional_non_negative(call, "tol", tol)
+    tolerance = default_tolerance(operator.dtype) if given is None else given
     problem = Problem(
         operator=operator.detach(),
         regularization=regularization,
-        tolerance=default_tolerance(operator.dtype) if tolerance is None else tolerance,
+        tolerance=tolerance,
+        accuracy=default_accuracy(operator.dtype) * tolerance / default_tolerance(operator.dtype),
         max_iterations=DEFAULT_MAX_ITERATIONS
         if max_iter is None
         else arguments.positive_integer(call, "max_iter", max_iter),

@@ -44,7 +44,7 @@ def svdvals(operator: Conv2dOperator) -> Tensor:
     tensor([2., 2., 2., 2.])
     """
     operator = operator.detach()
-    problem = Problem(operator, spectrum.Regularization(0.0, 0.0, 0.0, True), 0.0, 1, 1)
+    problem = Problem(operator, spectrum.Regularization(0.0, 0.0, 0.0, True), 0.0, 0.0, 1, 1)
     if Fourier().refuses(problem) is None:
         values = _fourier(operator)
     elif Separable().refuses(problem) is None:

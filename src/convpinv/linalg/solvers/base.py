@@ -69,11 +69,15 @@ class Solution:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a solver prepares for: the operator, the regularisation, and when iterations stop."""
+    """What a solver prepares for: the operator, the regularisation, and when iterations stop.
+
+    ``tolerance`` is that of the relative residual, ``accuracy`` that of the answer where its error can be bounded.
+    """
 
     operator: Conv2dOperator
     regularization: Regularization
     tolerance: float
+    accuracy: float
     max_iterations: int
     applications: int
 

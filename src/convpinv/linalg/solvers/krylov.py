@@ -153,9 +153,9 @@ class Krylov(Solver):
         budget = problem.max_iterations
 
         def iterate(
-            system: NormalSystem, vector: Tensor, most: int, accuracy: float | None = None
+            system: NormalSystem, vector: Tensor, most: int, margin: float | None = None
         ) -> conjugate_gradients.Outcome:
-            normal = conjugate_gradients.System(system.multiply, system.precondition, problem.tolerance, accuracy)
+            normal = conjugate_gradients.System(system.multiply, system.precondition, problem.tolerance, margin)
             return conjugate_gradients.solve(normal, vector, max(most, 1))
 
         if problem.regularization.damp:
@@ -164,7 +164,7 @@ class Krylov(Solver):
                 return _solution(backward(outcome.value), batch, [outcome])
             assert domain is not None
             # Here the unknown is the answer itself, and its error may be (σ₁/damp)² times its residual.
-            outcome = iterate(domain, backward(right), budget, accuracy(problem.tolerance))
+            outcome = iterate(domain, backward(right), budget, problem.accuracy * problem.regularization.damp**2)
             return _solution(outcome.value, batch, [outcome])
         assert domain is not None
         assert data is not None
@@ -175,11 +175,6 @@ class Krylov(Solver):
         fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
         shortest = iterate(data, fitted, budget - least.iterations)
         return _solution(backward(shortest.value), batch, [least, shortest])
-
-
-def accuracy(tolerance: float) -> float:
-    """Relative error of the answer that goes with a relative residual: looser, and no finer than rounding allows."""
-    return max(10 * tolerance, 1e-8)
 
 
 def _system(operator: Conv2dOperator, on_outputs: bool, damp: float) -> NormalSystem:
