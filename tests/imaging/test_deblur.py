@@ -2,15 +2,19 @@
 
 import json
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from skimage import data
 
-from convpinv.arguments import ArgumentError
-from convpinv.imaging import DeblurResult, blur, deblur, psf
+from convpinv.arguments import ArgumentError, ConvergenceError
+from convpinv.imaging import DeblurResult, blur, deblur, estimate_noise, priors, psf
 from convpinv.imaging.deblur import BOUNDARIES, PRIORS
+from convpinv.imaging.model import BlurModel
+from convpinv.imaging.regularization import LARGEST_VARIANCE, fit_spectrum
 
 MOTION = psf.motion(11, 30)
 
@@ -228,7 +232,12 @@ def test_report_says_what_was_done():
 def test_report_warns_of_what_is_wrong():
     blurred, _ = case(noise=0.002)
     wrong = deblur(blurred, psf.motion(21, 120), full_output=True).report
-    assert any("misses the picture" in warning for warning in wrong.warnings)
+    assert any("does not fit this PSF" in warning for warning in wrong.warnings)
+    fine = deblur(blurred, MOTION, full_output=True).report
+    assert fine.warnings == ()
+    too_sure = deblur(blurred, psf.motion(21, 120), noise=1e-9, full_output=True).report
+    said = next(warning for warning in too_sure.warnings if "misses the picture" in warning)
+    assert float(said.split(" times")[0].split()[-1]) < 100  # of the noise that was reckoned with, not of 1e-9
     shifted = torch.nn.functional.pad(MOTION, (8, 0, 0, 0))
     assert any("left of" in w or "right of" in w for w in deblur(blurred, shifted, full_output=True).report.warnings)
     clipped = deblur(np.clip(blurred, 0.2, 0.6), MOTION, full_output=True).report
@@ -262,6 +271,18 @@ def test_report_warns_of_what_is_wrong():
         ({"strength": float("inf")}, "strength"),
         ({"prior": "none", "strength": 1.0}, "strength"),
         ({"progress": 3}, "progress"),
+        ({"noise": 10**400}, "noise"),
+        ({"noise": [0.1, 0.1]}, "noise"),
+        ({"noise": np.array([-0.1])}, "noise"),
+        ({"image": np.ones((9, 9), np.float32), "noise": 1e300}, "noise"),
+        ({"image": torch.ones(9, 9).to_sparse()}, "image"),
+        ({"image": torch.ones(9, 9, device="meta")}, "image"),
+        ({"image": torch.ones(9, 9).to(torch.float8_e4m3fn)}, "image"),
+        ({"psf": [[1.0], [1.0, 2.0]]}, "psf"),
+        ({"psf": torch.ones(3, 3).to_sparse()}, "psf"),
+        ({"psf": "gaussian:sigma=-1"}, "psf"),
+        ({"psf": "blob:size=3"}, "psf"),
+        ({"image": np.eye(1, 9), "psf": [[1.0]], "prior": "gradient", "boundary": "reflect", "noise": 0.1}, "boundary"),
     ],
 )
 def test_refuses_in_one_line_that_names_the_argument(change, says):
@@ -280,6 +301,143 @@ def test_tiny_pictures_give_finite_ones(shape, prior):
     kernel = np.ones((min(shape[0], 2), min(shape[1], 3)))
     for boundary in ("unknown", "circular", "replicate"):
         assert np.isfinite(deblur(picture, kernel, prior=prior, boundary=boundary)).all()
+
+
+@pytest.mark.parametrize("wrong", [psf.motion(25, 120), psf.gaussian(4.0), MOTION])
+def test_no_fit_implies_more_contrast_than_a_picture_has(wrong):
+    blurred, _ = case(noise=0.002)
+    unit = torch.from_numpy((blurred - blurred.mean()) / blurred.std())[None]
+    model = BlurModel.build(wrong, blurred.shape, "circular")
+    fit = fit_spectrum(model, unit, torch.tensor([0.002 / blurred.std()]))
+    contrast = float(fit.power[0] * (1 / model.difference_transfer().flatten()[1:]).mean())
+    assert contrast < 1.001 * LARGEST_VARIANCE
+    assert bool(fit.capped[0]) == (wrong is not MOTION)
+
+
+@pytest.mark.parametrize("prior", ["tv", "gradient", "tikhonov"])
+@pytest.mark.parametrize("kernel", [psf.gaussian(3), psf.gaussian(5)])
+@pytest.mark.filterwarnings("ignore::convpinv.arguments.ConvergenceWarning")
+def test_noise_free_data_under_a_smooth_blur_are_no_catastrophe(prior, kernel):
+    blurred, truth = case(kernel, noise=0.0, scene=photograph(140))
+    assert psnr(deblur(blurred, kernel, prior=prior), truth) > psnr(blurred, truth)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+@pytest.mark.parametrize("prior", PRIORS)
+def test_where_nothing_blurs_and_no_noise_is_given_the_picture_comes_back(size, prior):
+    point = np.zeros((size, size))
+    point[size // 2, size // 2] = 7
+    noisy = photograph(64) + np.random.default_rng(0).normal(0, 0.01, (64, 64))
+    result = deblur(noisy, point, prior=prior, full_output=True)
+    assert np.array_equal(result.image, noisy)
+    assert any("no blur to undo" in warning for warning in result.report.warnings)
+    assert np.std(deblur(noisy, point, strength=1.0)) < np.std(noisy)
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.01])
+def test_texture_is_not_lost_under_a_psf_that_hardly_blurs(noise):
+    scene = data.chelsea()[50:210, 140:300].mean(-1) / 255.0
+    kernel = psf.gaussian(0.3)
+    blurred, truth = case(kernel, noise=noise, scene=scene)
+    result = deblur(blurred, kernel, full_output=True)
+    assert psnr(result.image, truth) > psnr(blurred, truth) - 0.4
+    assert any("hardly blurs" in warning for warning in result.report.warnings)
+    assert "texture" in result.report.noise_rule
+
+
+@pytest.mark.parametrize("prior", ["tv", "gradient", "tikhonov"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_magnitude_is_restored_alike(prior, dtype):
+    blurred, _ = case(scene=photograph(64))
+    restored = deblur(blurred, MOTION, prior=prior)
+    scales = (1e-30, 1e30) if dtype == np.float32 else (1e-290, 1e290)
+    for scale in scales:
+        result = deblur((blurred * scale).astype(dtype), MOTION, prior=prior, full_output=True)
+        assert np.abs(result.image.astype(float) / scale - restored).max() < 5e-3
+        assert np.isfinite(result.report.noise)
+        assert result.report.noise > 0
+        assert result.report.warnings == ()
+
+
+def test_a_small_deviation_from_a_large_mean_is_a_picture_above_rounding_only():
+    blurred, _ = case(scene=photograph(64))
+    restored = deblur(blurred, MOTION)
+    for deviation, touched in ((1.0, True), (1e-3, False)):
+        lifted = (1e4 + deviation * (blurred - blurred.mean())).astype(np.float32)
+        result = deblur(lifted, MOTION, noise=0.01 * deviation, full_output=True)
+        assert any("rounding" in warning for warning in result.report.warnings) != touched
+        if touched:
+            assert np.abs((result.image - 1e4) - (restored - blurred.mean())).max() < 0.05
+        else:
+            assert np.array_equal(result.image, lifted)
+
+
+@pytest.mark.filterwarnings("ignore::convpinv.arguments.ConvergenceWarning")
+def test_noise_beyond_the_picture_is_survived():
+    blurred, _ = case(scene=photograph(64))
+    for prior in ("tv", "gradient", "tikhonov"):
+        assert np.isfinite(deblur(blurred, MOTION, noise=1e300, prior=prior)).all()
+
+
+def test_a_result_beyond_the_range_of_its_dtype_is_refused():
+    blurred, _ = case(scene=photograph(64))
+    high = (65500 * (blurred - blurred.min()) / np.ptp(blurred)).astype(np.float16)
+    with pytest.raises(
+        ArgumentError, match=r"^deblur: the result exceeds float16's range; give the picture as float32$"
+    ):
+        deblur(high, MOTION)
+    with pytest.raises(ArgumentError, match=r"^blur: the result exceeds float32's range"):
+        blur(blurred.astype(np.float32), MOTION, noise=1e300)
+
+
+def test_noise_may_be_any_number_or_one_a_channel():
+    blurred, _ = case(scene=photograph(64))
+    expected = deblur(blurred, MOTION, noise=0.01)
+    for noise in (np.float64(0.01), np.array(0.01), torch.tensor(0.01, dtype=torch.float64), [0.01]):
+        assert np.array_equal(deblur(blurred, MOTION, noise=noise), expected)
+    colour = np.stack([blurred, 2 * blurred[::-1]], -1)
+    estimated = estimate_noise(colour)
+    result = deblur(colour, MOTION, noise=estimated, full_output=True)
+    assert result.report.noise == pytest.approx(tuple(estimated), rel=1e-12)
+    assert np.array_equal(result.image, deblur(colour, MOTION))
+    assert np.array_equal(deblur(colour, MOTION, noise=(0.01, 0.3))[..., 0], expected)
+    batch = torch.from_numpy(np.stack([colour, colour[:, ::-1]])).permute(0, 3, 1, 2)
+    levels = estimate_noise(batch)
+    assert levels.shape == (2, 2)
+    assert torch.equal(deblur(batch, MOTION, noise=levels), deblur(batch, MOTION))
+    assert torch.equal(deblur(batch, MOTION, noise=[0.01, 0.2]), deblur(batch, MOTION, noise=[[0.01, 0.2]] * 2))
+
+
+def test_the_pseudo_inverse_that_does_not_converge_advises_what_helps():
+    unfinished = SimpleNamespace(status=SimpleNamespace(is_success=False, message="stops"), iterations=9, residual=0.5)
+    inverse = SimpleNamespace(solve=lambda data: unfinished)
+    model = SimpleNamespace(camera=lambda: SimpleNamespace(pinv=lambda: inverse))
+    with pytest.raises(ConvergenceError, match=r"^deblur: .*take prior 'tikhonov' with a small strength") as caught:
+        priors.pseudo_inverse(cast(BlurModel, model), torch.zeros(1, 4, 4))
+    assert "larger strength" not in str(caught.value)
+
+
+@pytest.mark.parametrize("boundary", ["unknown", "replicate"])
+def test_the_residual_is_that_of_the_blur_about_the_centre_of_an_even_psf(boundary):
+    kernel = psf.box((4, 6))
+    blurred, _ = case(kernel, boundary=boundary, scene=photograph(64))
+    result = deblur(blurred, kernel, boundary=boundary, full_output=True)
+    again = blur(result.image, kernel, boundary="valid" if boundary == "unknown" else boundary)
+    if boundary == "unknown":
+        blurred = seen_part(blurred, kernel, again)
+    assert result.report.residual == pytest.approx(np.sqrt(np.mean((again - blurred) ** 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["tv", "gradient", "tikhonov"])
+def test_the_strength_refers_to_a_largest_transfer_of_one(prior):
+    kernel = torch.tensor([[0.0, -0.1, 0.0], [-0.1, 1.4, -0.1], [0.0, -0.1, 0.0]], dtype=torch.float64)
+    blurred, _ = case(kernel, boundary="circular", scene=photograph(48))
+    result = deblur(blurred, kernel, prior=prior, boundary="circular", strength=0.02, full_output=True)
+    assert result.report.strength == pytest.approx(0.02, rel=1e-6)
+    automatic = deblur(blurred, kernel, prior=prior, boundary="circular", noise=0.05, full_output=True)
+    chosen = automatic.report.strength
+    again = deblur(blurred, kernel, prior=prior, boundary="circular", noise=0.05, strength=chosen)
+    assert np.abs(again - automatic.image).max() < 1e-6
 
 
 def test_blur_is_a_convolution_with_the_centre_at_half_the_size():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convpinv.arguments import ArgumentError
-from convpinv.imaging import psf
+from convpinv.imaging import blur, psf
 
 lengths = st.floats(0.05, 40.0)
 
@@ -203,3 +203,21 @@ def test_centring_warns_of_light_off_the_centre_and_says_where():
     assert "2.0 px above" in found.warning
     assert "3.0 px right of" in found.warning
     assert psf.centring(psf.box((4, 4))).warning is None
+    assert "if that pixel is not the PSF's true origin" in found.warning
+
+
+@pytest.mark.parametrize("width", [5e-324, 1e-200, 1e-6])
+def test_makers_of_next_to_no_width_make_a_point(width):
+    makers = (psf.gaussian, psf.motion, psf.defocus, psf.moffat, psf.airy)
+    for maker in makers:
+        picture = maker(width)
+        assert_is_psf(picture)
+        assert float(picture.max()) == pytest.approx(1.0, abs=1e-9)
+    assert_is_psf(psf.moffat(4.0, beta=1e300))
+
+
+def test_the_texts_of_a_call_are_blamed_on_that_call():
+    with pytest.raises(ArgumentError, match=r"^blur: psf is 'gaussian:sigma=-1'; sigma is -1; it must be above 0$"):
+        blur(np.ones((9, 9)), "gaussian:sigma=-1")
+    with pytest.raises(ArgumentError, match=r"^blur: psf is 'blob'; it may be like 'gaussian"):
+        blur(np.ones((9, 9)), "blob")

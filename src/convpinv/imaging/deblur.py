@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from convpinv import arguments
-from convpinv.arguments import Boundary, ConvergenceWarning, Pictures
-from convpinv.imaging import priors, regularization
-from convpinv.imaging import psf as psf_module
-from convpinv.imaging.model import UNKNOWN, BlurModel
+from convpinv.arguments import Boundary, ConvergenceWarning
+from convpinv.imaging import priors, psf_parse, regularization
+from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.noise import noise_of_planes
+from convpinv.imaging.psf_check import is_point
+from convpinv.imaging.report import DeblurReport, DeblurResult, Job, Piece, report
 from convpinv.linalg import Conv2dOperator
 
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
@@ -24,52 +24,26 @@ PRIORS = ("tv", "gradient", "tikhonov", "none")
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
 # Planes are worked on together up to this many pixels of the grid: about 2 GiB in float32.
 PIXELS_AT_ONCE = 2**24
-# A misfit above this many times the noise says that the blur is not the one assumed.
-SUSPICIOUS_MISFIT = 1.5
-# Clipped pixels do not obey the blur; above this share they ring visibly.
-CLIPPED_SHARE = 0.005
-
-
-@dataclass(frozen=True)
-class DeblurReport:
-    """How a picture was restored, and what speaks against the result.
-
-    ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
-    within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
-    """
-
-    prior: str
-    boundary: str
-    strength: float | tuple[float, ...] | None
-    strength_rule: str
-    noise: float | tuple[float, ...]
-    noise_rule: str
-    solver: str
-    iterations: int
-    residual: float | tuple[float, ...]
-    status: str
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report in lists, numbers and texts, ready for JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
-
-
-@dataclass(frozen=True)
-class DeblurResult:
-    """A restored picture, of the kind that was given, and the report on it."""
-
-    image: Any
-    report: DeblurReport
+# A PSF that passes every frequency with at least this share hides no texture, which the estimate then takes for noise.
+READABLE_TRANSFER = 0.25
+# So much of the estimate is then believed: (a, b) in a − b · that share. The less the PSF blurs, the less is lost by
+# leaving noise in; where it does blur, noise that is not reckoned with is made louder.
+CAUTIOUS_SHARE = (0.85, 2 / 3)
+HARDLY_BLURS = (
+    "the PSF hardly blurs: texture may be taken for noise, so only a share of the estimated noise is believed; if the "
+    "noise is known, give it"
+)
+# Strengths outside this range, for pictures of deviation 1, do what its ends do, and would overflow in float32.
+STRENGTHS = (1e-15, 1e15)
+# A picture whose deviation is within this many roundings of its mean is a constant one.
+ROUNDINGS = 4.0
 
 
 def deblur(
     image: Any,
     psf: Any,
     *,
-    noise: float | None = None,
+    noise: Any = None,
     prior: str = "tv",
     boundary: str = UNKNOWN,
     strength: float | None = None,
@@ -83,10 +57,12 @@ def deblur(
 
     ============== ======================= =====================================================================
     ``"tv"``       ``Σ |D x|``             total variation: flat areas and sharp edges; the default
-    ``"gradient"`` ``½‖D x‖²``             generalised Tikhonov: smooth; linear in the picture
-    ``"tikhonov"`` ``½‖x − mean(y)‖²``     the damped pseudo-inverse; linear in the picture (mean 0 for "zeros")
+    ``"gradient"`` ``½‖D x‖²``             generalised Tikhonov: smooth
+    ``"tikhonov"`` ``½‖x − mean(y)‖²``     the damped pseudo-inverse (mean 0 for "zeros")
     ``"none"``     0                       the pseudo-inverse: exact, and at 1 % of noise already useless
     ============== ======================= =====================================================================
+
+    With ``strength`` given, "gradient" and "tikhonov" are linear in the picture; the automatic choice is not.
 
     Parameters
     ----------
@@ -97,7 +73,10 @@ def deblur(
         ``(h, w)``, or ``(C, h, w)`` with one PSF a channel, array or tensor; or a text as :func:`psf.parse` reads.
         Scaled to sum 1. Its centre is ``(h // 2, w // 2)``. Not larger than the picture.
     noise
-        Standard deviation of the noise in the picture's units; None estimates it.
+        Standard deviation of the noise in the picture's units, one number or one for each channel, as
+        :func:`estimate_noise` gives it; None estimates it. Where the PSF hardly blurs, a share of the estimate is
+        taken, for the rest may be texture; a PSF of one point then gives the picture back. For the automatic strength
+        it counts as at least 0.001 of the picture's deviation (0.0003 for "tikhonov"): no camera is better.
     prior
         One of the four above.
     boundary
@@ -131,10 +110,11 @@ def deblur(
 
     Notes
     -----
-    Cost: ``"tv"`` 10 to 100 times ten FFTs of the picture enlarged by the PSF; ``"gradient"`` up to 60 times ten;
-    the others one solve of :mod:`convpinv.linalg`. Each plane is restored by itself, so a batch gives what its pictures
-    give alone. Assumed and unchecked: one PSF for the whole picture, noise that is white and independent of the light,
-    no gamma curve. Not differentiable: use :func:`convpinv.conv_pinv2d` in training.
+    Cost: ``"tv"`` 10 to 400 iterations of about ten FFTs of the picture enlarged by the PSF, most often 20 to 100;
+    ``"gradient"`` with the unknown border up to 300 such iterations; the others one solve of :mod:`convpinv.linalg`.
+    Each plane is restored by itself, so a batch gives what its pictures give alone. Assumed and unchecked: one PSF for
+    the whole picture, noise that is white and independent of the light, no gamma curve. Not differentiable: use
+    :func:`convpinv.conv_pinv2d` in training.
 
     Examples
     --------
@@ -148,8 +128,8 @@ def deblur(
     """
     call = "deblur"
     pictures = arguments.pictures(call, "image", image, largest_ndim=4)
-    kernels = psf_module.for_pictures(call, psf, pictures)
-    sigma_given = arguments.optional_non_negative(call, "noise", noise)
+    kernels = psf_parse.for_pictures(call, psf, pictures)
+    given = arguments.noise_levels(call, "noise", noise, pictures)
     prior = arguments.choice(call, "prior", prior, PRIORS)
     boundary = arguments.choice(call, "boundary", boundary, BOUNDARIES)
     weight = None if strength is None else arguments.positive(call, "strength", strength)
@@ -159,44 +139,25 @@ def deblur(
         arguments.fail(call, "progress", arguments.describe(progress), "it may be None or a function of two integers")
 
     stack = pictures.stack
-    sigma = noise_of_planes(stack) if sigma_given is None else stack.new_full((len(stack),), sigma_given)
-    job = _Job(prior, boundary, weight, progress)
+    if prior == "gradient" and boundary == Boundary.REFLECT and min(stack.shape[-2:]) == 1:
+        arguments.fail(call, "boundary", "'reflect'", "one pixel has nothing to reflect: take 'replicate' or 'unknown'")
+
+    estimated = given is None
+    sigma = noise_of_planes(stack) if given is None else given.to(stack.device)
+    job = Job(prior, boundary, weight, estimated, torch.finfo(pictures.dtype).eps, progress)
     restored = torch.empty_like(stack)
     pieces = []
     for planes in _groups(len(stack), kernels, stack[0].numel()):
         piece = _restore(job, stack[planes], kernels[int(planes[0]) % len(kernels)], sigma[planes])
         restored[planes] = piece.planes
         pieces.append((planes, piece))
-    result = pictures.restored(restored)
-    noise_rule = "given" if sigma_given is not None else "estimated from the finest diagonal wavelet detail"
-    report = _report(job, pictures, kernels, sigma, noise_rule, pieces)
+    result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
+    said = report(job, pictures, kernels, pieces)
     if full_output:
-        return DeblurResult(result, report)
-    if report.status.startswith("stopped"):
-        warnings.warn(f"deblur: the iteration {report.status}, before its tolerance", ConvergenceWarning, stacklevel=2)
+        return DeblurResult(result, said)
+    if said.status.startswith("stopped"):
+        warnings.warn(f"deblur: the iteration {said.status}, before its tolerance", ConvergenceWarning, stacklevel=2)
     return result
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What was asked for."""
-
-    prior: str
-    boundary: str
-    strength: float | None
-    progress: priors.Progress | None
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Restored planes in the picture's units, and what the report says of them."""
-
-    planes: Tensor
-    strength: Tensor
-    rule: str
-    residual: Tensor
-    restoration: priors.Restoration
-    warnings: tuple[str, ...]
 
 
 def _groups(count: int, kernels: list[Tensor], pixels: int) -> list[Tensor]:
@@ -208,53 +169,96 @@ def _groups(count: int, kernels: list[Tensor], pixels: int) -> list[Tensor]:
     return groups
 
 
-def _restore(job: _Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> _Piece:
+def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
     """Restore planes (n, H, W) of one PSF: to unit scale, choose the strength, solve, and back."""
+    if job.automatic and is_point(kernel):
+        return _untouched(planes, sigma)
     model = BlurModel.build(kernel, (planes.shape[-2], planes.shape[-1]), job.boundary)
+    transfer = model.transfer()
+    # The strength refers to a PSF whose largest transfer is 1.
+    gain = float(transfer.max())
+    doubts: tuple[str, ...] = ()
+    share = 1.0
+    passed = math.sqrt(float(transfer.min()) / gain)
+    if job.automatic and job.prior != "none" and passed > READABLE_TRANSFER:
+        share = CAUTIOUS_SHARE[0] - CAUTIOUS_SHARE[1] * passed
+        sigma = share * sigma
+        doubts += (HARDLY_BLURS,)
+
     # A constant passes through the blur unchanged, unless there is darkness outside; the bare pseudo-inverse is bare.
     keeps_constants = job.boundary != Boundary.ZEROS and job.prior != "none"
-    centre = planes.mean((-2, -1), keepdim=True) if keeps_constants else planes.new_zeros((len(planes), 1, 1))
-    scale = (planes - centre).square().mean((-2, -1), keepdim=True).sqrt()
-    flat = scale[:, 0, 0] <= 1e2 * torch.finfo(planes.dtype).eps * centre[:, 0, 0].abs()
-    scale = torch.where(flat[:, None, None], torch.ones_like(scale), scale)
-    unit = (planes - centre) / scale
-    deviation = (sigma.to(unit) / scale[:, 0, 0]).clamp(min=regularization.NOISE_FLOOR)
-    # The strength refers to a PSF whose largest transfer is 1.
-    gain = float(model.transfer().max())
+    unit, centre, scale, flat = _unit_scale(planes, keeps_constants, job.rounding)
+    if bool(flat.any()) and keeps_constants:
+        doubts += ("the picture does not vary by more than the rounding of its values: it is given back as it is",)
+    tikhonov = job.prior == "tikhonov"
+    floor = regularization.NOISE_FLOOR_OF_IDENTITY if tikhonov else regularization.NOISE_FLOOR
+    deviation = (sigma / scale).clamp(floor, regularization.NOISE_CEILING)
     given = None if job.strength is None else torch.full_like(deviation, job.strength * gain)
 
-    doubts: tuple[str, ...] = ()
     rule = "given"
     if job.prior == "none":
         rule = "none: the pseudo-inverse"
         restoration = priors.pseudo_inverse(model, unit)
     elif job.prior == "tv":
-        weight = None if given is None else given / scale[:, 0, 0]
+        weight = None if given is None else (given / scale).clamp(*STRENGTHS)
         if weight is None:
             choice = regularization.sparse_strength(model, unit, deviation)
-            weight, rule, doubts = choice.strength, choice.rule, choice.warnings
+            weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
         restoration = priors.total_variation(model, unit, weight, job.progress)
     else:
         weight = given
         if weight is None:
             rules = {"tikhonov": regularization.identity_strength, "gradient": regularization.gradient_strength}
             choice = rules[job.prior](model, unit, deviation)
-            weight, rule, doubts = choice.strength, choice.rule, choice.warnings
-        if job.prior == "tikhonov":
+            weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
+        if tikhonov:
             restoration = priors.tikhonov(model, unit, weight)
         else:
             restoration = priors.gradient(model, unit, weight, job.progress)
-    restored = restoration.planes * scale + centre
-    restored = torch.where(flat[:, None, None] & keeps_constants, planes, restored)
-    units = scale[:, 0, 0] if job.prior == "tv" else torch.ones_like(deviation)
-    return _Piece(
-        restored,
+    kept = flat & keeps_constants
+    solved = torch.where(kept[:, None, None], unit, restoration.planes)
+    restored = (solved * scale[:, None, None] + centre).to(planes.dtype)
+    units = scale if job.prior == "tv" else torch.ones_like(scale)
+    return Piece(
+        torch.where(kept[:, None, None], planes, restored),
+        scale,
+        sigma,
+        share,
         restoration.strength.to(units) * units / gain,
         rule,
-        _misfit(model, restored, planes),
+        _misfit(model, solved, unit).to(scale) * scale,
         restoration,
         doubts + restoration.warnings,
     )
+
+
+def _untouched(planes: Tensor, sigma: Tensor) -> Piece:
+    """Give planes back: where nothing blurs, and nobody says how much noise there is, nothing is to be done."""
+    nothing = torch.zeros_like(sigma)
+    solver = "none: the PSF is one point"
+    restoration = priors.Restoration(planes, nothing, solver, 0, "converged")
+    doubts = ("the PSF is one point: there is no blur to undo, and the picture is given back as it is",)
+    scale = _unit_scale(planes, True, 0.0)[2]
+    return Piece(planes, scale, sigma, 1.0, nothing, solver, nothing, restoration, doubts)
+
+
+def _unit_scale(planes: Tensor, centred: bool, rounding: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the planes at mean 0 and deviation 1, what was subtracted and divided by, and which were constant.
+
+    In double precision, and after the largest magnitude has been divided out: the squares of the largest and smallest
+    numbers there are, and small deviations from a large mean, would be lost.
+    """
+    exact = planes.to(torch.float64)
+    largest = exact.abs().amax((-2, -1), keepdim=True)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    exact = exact / largest
+    mean = exact.mean((-2, -1), keepdim=True)
+    centre = mean if centred else torch.zeros_like(mean)
+    exact = exact - centre
+    scale = exact.square().mean((-2, -1), keepdim=True).sqrt()
+    flat = scale <= ROUNDINGS * rounding * centre.abs()
+    scale = torch.where(flat, torch.ones_like(scale), scale)
+    return (exact / scale).to(planes.dtype), centre * largest, (scale * largest)[:, 0, 0], flat[:, 0, 0]
 
 
 def _misfit(model: BlurModel, restored: Tensor, planes: Tensor) -> Tensor:
@@ -264,63 +268,6 @@ def _misfit(model: BlurModel, restored: Tensor, planes: Tensor) -> Tensor:
         difference = model.camera()(restored[:, None])[:, 0] - planes
     else:
         inner = Conv2dOperator(weight, model.picture)(restored[:, None])[:, 0]
-        top, left = (k - 1 - k // 2 for k in model.psf.shape)
+        top, left = (taps_before(k) for k in model.psf.shape)
         difference = inner - planes[:, top : top + inner.shape[-2], left : left + inner.shape[-1]]
     return difference.square().mean((-2, -1)).sqrt()
-
-
-def _report(
-    job: _Job, pictures: Pictures, kernels: list[Tensor], sigma: Tensor, noise_rule: str, pieces: list
-) -> DeblurReport:
-    strength, residual = torch.zeros(len(sigma)).to(sigma), torch.zeros(len(sigma)).to(sigma)
-    for planes, piece in pieces:
-        strength[planes], residual[planes] = piece.strength.to(sigma), piece.residual.to(sigma)
-    last = pieces[-1][1]
-    doubts = [warning for _, piece in pieces for warning in piece.warnings]
-    doubts += [found.warning for found in map(psf_module.centring, kernels) if found.warning]
-    statuses = [piece.restoration.status for _, piece in pieces]
-    stopped = [status for status in statuses if status.startswith("stopped")]
-    if stopped:
-        doubts.append(f"the iteration {stopped[0]}, before its tolerance; a larger strength converges faster")
-    if any(kernel.numel() == 1 for kernel in kernels):
-        doubts.append("the PSF is one point: there is no blur to undo, and fine texture may be taken for noise")
-    doubts += _doubts(job, pictures, sigma, residual)
-    return DeblurReport(
-        prior=job.prior,
-        boundary=job.boundary,
-        strength=None if job.prior == "none" else _one_or_many(strength),
-        strength_rule=last.rule,
-        noise=_one_or_many(sigma),
-        noise_rule=noise_rule,
-        solver=last.restoration.solver,
-        iterations=max(piece.restoration.iterations for _, piece in pieces),
-        residual=_one_or_many(residual),
-        status=stopped[0] if stopped else statuses[0],
-        warnings=tuple(dict.fromkeys(doubts)),
-    )
-
-
-def _doubts(job: _Job, pictures: Pictures, sigma: Tensor, residual: Tensor) -> list[str]:
-    """Return what the picture itself says against the model."""
-    doubts = []
-    scale = pictures.stack.std((-2, -1), correction=0).to(sigma)
-    excess = residual > SUSPICIOUS_MISFIT * sigma.clamp(min=2e-3 * scale)
-    if job.strength is None and bool(excess.any()):
-        worst = float((residual / sigma.clamp(min=1e-30))[excess].max())
-        doubts.append(
-            f"the result, blurred again, misses the picture by {worst:.1f} times the noise: the PSF, the boundary or "
-            "the noise may not be right"
-        )
-    ends = [pictures.stack.amax((-2, -1), keepdim=True), pictures.stack.amin((-2, -1), keepdim=True)]
-    clipped = max(float((pictures.stack == end).float().mean((-2, -1)).max()) for end in ends)
-    if clipped > CLIPPED_SHARE and bool((scale > 0).all()):
-        doubts.append(
-            f"{100 * clipped:.1f} % of the pixels lie at an end of the picture's range: where the light was clipped "
-            "there, the blur is no convolution, and rings may show"
-        )
-    return doubts
-
-
-def _one_or_many(values: Tensor) -> float | tuple[float, ...]:
-    numbers = tuple(float(value) for value in values)
-    return numbers[0] if len(numbers) == 1 else numbers

@@ -22,6 +22,11 @@ DOWN = ((0, 0, -1.0), (1, 0, 1.0))
 RIGHT = ((0, 0, -1.0), (0, 1, 1.0))
 
 
+def taps_before(taps: int) -> int:
+    """Return where the centre k // 2 of a PSF of k taps lies once it is flipped: k − 1 − k // 2."""
+    return taps - 1 - taps // 2
+
+
 @dataclass(frozen=True)
 class BlurModel:
     """A blur by ``psf`` (h, w) of pictures (H, W), with the border as ``boundary`` says, on the ``grid``."""
@@ -59,8 +64,7 @@ class BlurModel:
         """Cut the picture out of the scene that :meth:`camera` looks at."""
         if self.boundary != UNKNOWN:
             return scene
-        # Picture pixel i lies under the PSF's centre, k // 2, which the flip has moved to k - 1 - k // 2.
-        top, left = (k - 1 - k // 2 for k in self.psf.shape)
+        top, left = (taps_before(k) for k in self.psf.shape)
         return scene[..., top : top + self.picture[0], left : left + self.picture[1]]
 
     def stacked(self, gradient_weight: float, value_weight: float = 0.0, *, on_grid: bool = True) -> Conv2dOperator:
@@ -72,7 +76,7 @@ class BlurModel:
         height, width = self.psf.shape
         centre = tuple(max(k // 2, 1) for k in self.psf.shape)
         weight = self.psf.new_zeros((4 if value_weight else 3, 1, 2 * centre[0] + 1, 2 * centre[1] + 1))
-        top, left = (c - (k - 1 - k // 2) for c, k in zip(centre, self.psf.shape, strict=True))
+        top, left = (c - taps_before(k) for c, k in zip(centre, self.psf.shape, strict=True))
         weight[0, 0, top : top + height, left : left + width] = self.flipped_psf()[0, 0]
         for output, taps in ((1, DOWN), (2, RIGHT)):
             for row, column, value in taps:
@@ -168,8 +172,8 @@ class BorderRule:
 
 def _sources(size: int, taps: int, grid: int, boundary: str) -> list[int]:
     """Return :class:`BorderRule`'s sources along one axis."""
-    # A convolution with the centre at k // 2 reads that far after a pixel, and k - 1 - k // 2 before it.
-    before, after = taps - 1 - taps // 2, taps // 2
+    # A correlation with the flipped PSF reads this far before and after a pixel.
+    before, after = taps_before(taps), taps // 2
     sources = []
     for index in range(grid):
         position = index if index < size + after else index - grid

@@ -81,7 +81,12 @@ def estimate_noise(image: Any) -> Any:
 
 def noise_of_planes(planes: Tensor) -> Tensor:
     """Return the noise (N,) of checked floating planes (N, H, W), in float64."""
-    return torch.stack([_noise_of_plane(plane.to(torch.float64)) for plane in planes])
+    levels = []
+    for plane in planes:
+        largest = plane.abs().amax().to(torch.float64)
+        # Scaled first: squares and sums of the largest and the smallest numbers there are would leave their range.
+        levels.append(_noise_of_plane(plane.to(torch.float64) / largest) * largest if largest > 0 else largest)
+    return torch.stack(levels)
 
 
 def _noise_of_plane(plane: Tensor) -> Tensor:

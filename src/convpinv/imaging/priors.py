@@ -55,7 +55,7 @@ class Restoration:
 def pseudo_inverse(model: BlurModel, planes: Tensor) -> Restoration:
     """Return the least-squares solution of smallest norm: no prior at all."""
     inverse = model.camera().pinv()
-    solution = _solved(inverse, planes[:, None])
+    solution = _solved(inverse, planes[:, None], "take prior 'tikhonov' with a small strength, or 'gradient' or 'tv'")
     return Restoration(
         model.seen_of_scene(solution.value)[:, 0],
         planes.new_zeros(planes.shape[0]),
@@ -289,13 +289,15 @@ def _dot(left: Tensor, right: Tensor) -> float:
     return float((left.to(torch.float64) * right.to(torch.float64)).sum())
 
 
-def _solved(inverse: PinvOperator, data: Tensor) -> Solution:
+def _solved(
+    inverse: PinvOperator, data: Tensor, advice: str = "give a larger strength, or take prior 'tv'"
+) -> Solution:
     """Apply a pseudo-inverse, and raise where it did not converge: linear answers are exact or none."""
     solution = inverse.solve(data)
     if not solution.status.is_success:
         raise ConvergenceError(
             f"deblur: the linear solver {solution.status.message}, after {solution.iterations} iterations at a "
-            f"relative residual of {solution.residual:.1e}; give a larger strength, or take prior 'gradient' or 'tv'"
+            f"relative residual of {solution.residual:.1e}; {advice}"
         )
     return solution
 

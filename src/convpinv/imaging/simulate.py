@@ -8,7 +8,7 @@ import torch
 
 from convpinv import arguments
 from convpinv.arguments import Boundary
-from convpinv.imaging import psf as psf_module
+from convpinv.imaging import psf_parse
 from convpinv.linalg import Conv2dOperator
 
 __all__ = ["blur"]
@@ -59,7 +59,7 @@ def blur(image: Any, psf: Any, noise: float = 0.0, seed: int | None = None, boun
     """
     call = "blur"
     pictures = arguments.pictures(call, "image", image, largest_ndim=4)
-    kernels = psf_module.for_pictures(call, psf, pictures)
+    kernels = psf_parse.for_pictures(call, psf, pictures)
     deviation = arguments.non_negative(call, "noise", noise)
     boundary = arguments.choice(call, "boundary", boundary, (VALID, *(str(mode) for mode in Boundary)))
     seed = None if seed is None else arguments.seed(call, "seed", seed)
@@ -78,4 +78,4 @@ def blur(image: Any, psf: Any, noise: float = 0.0, seed: int | None = None, boun
             generator.manual_seed(seed)
         draw = torch.randn(seen.shape, generator=generator, dtype=torch.float64)
         seen = seen + deviation * draw.to(seen)
-    return pictures.restored(seen)
+    return pictures.restored(arguments.result_fits(call, seen, pictures.dtype))

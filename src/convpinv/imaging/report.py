@@ -1,0 +1,151 @@
+"""What is said of a restoration: how it was done, and what speaks against it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convpinv.arguments import Pictures
+from convpinv.imaging import priors
+from convpinv.imaging.psf_check import centring
+
+# A misfit above this many times the noise says that the blur is not the one assumed.
+SUSPICIOUS_MISFIT = 1.5
+# Noise below this share of the picture's deviation is no measure of a misfit.
+LEAST_NOISE = 2e-3
+# Clipped pixels do not obey the blur; above this share they ring visibly.
+CLIPPED_SHARE = 0.005
+
+
+@dataclass(frozen=True)
+class DeblurReport:
+    """How a picture was restored, and what speaks against the result.
+
+    ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
+    within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    """
+
+    prior: str
+    boundary: str
+    strength: float | tuple[float, ...] | None
+    strength_rule: str
+    noise: float | tuple[float, ...]
+    noise_rule: str
+    solver: str
+    iterations: int
+    residual: float | tuple[float, ...]
+    status: str
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in lists, numbers and texts, ready for JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class DeblurResult:
+    """A restored picture, of the kind that was given, and the report on it."""
+
+    image: Any
+    report: DeblurReport
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for; ``rounding`` is the relative rounding of the picture's values."""
+
+    prior: str
+    boundary: str
+    strength: float | None
+    estimated: bool
+    rounding: float
+    progress: priors.Progress | None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether neither the noise nor the strength was given."""
+        return self.estimated and self.strength is None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Restored planes in the picture's units, and what the report says of them, float64."""
+
+    planes: Tensor
+    scale: Tensor
+    noise: Tensor
+    noise_share: float
+    strength: Tensor
+    rule: str
+    residual: Tensor
+    restoration: priors.Restoration
+    warnings: tuple[str, ...]
+
+
+def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tuple[Tensor, Piece]]) -> DeblurReport:
+    """Put together what the pieces say, each with the indices of its planes."""
+
+    def gathered(name: str) -> Tensor:
+        values = torch.zeros(len(pictures.stack), dtype=torch.float64)
+        for planes, piece in pieces:
+            values[planes] = getattr(piece, name).to(values)
+        return values
+
+    strength, residual, noise, scale = (gathered(name) for name in ("strength", "residual", "noise", "scale"))
+    last = pieces[-1][1]
+    doubts = [warning for _, piece in pieces for warning in piece.warnings]
+    doubts += [found.warning for found in map(centring, kernels) if found.warning]
+    statuses = [piece.restoration.status for _, piece in pieces]
+    stopped = [status for status in statuses if status.startswith("stopped")]
+    if stopped:
+        doubts.append(f"the iteration {stopped[0]}, before its tolerance; a larger strength converges faster")
+    noise_rule = "estimated from the finest diagonal wavelet detail" if job.estimated else "given"
+    share = min(piece.noise_share for _, piece in pieces)
+    if share < 1:
+        noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
+    doubts += _doubts(job, pictures, scale, noise, residual)
+    return DeblurReport(
+        prior=job.prior,
+        boundary=job.boundary,
+        strength=None if job.prior == "none" else _one_or_many(strength),
+        strength_rule=last.rule,
+        noise=_one_or_many(noise),
+        noise_rule=noise_rule,
+        solver=last.restoration.solver,
+        iterations=max(piece.restoration.iterations for _, piece in pieces),
+        residual=_one_or_many(residual),
+        status=stopped[0] if stopped else statuses[0],
+        warnings=tuple(dict.fromkeys(doubts)),
+    )
+
+
+def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
+    """Return what the picture itself says against the model."""
+    doubts = []
+    noise = noise.clamp(min=torch.finfo(noise.dtype).tiny).maximum(LEAST_NOISE * scale)
+    excess = residual > SUSPICIOUS_MISFIT * noise
+    if job.strength is None and bool(excess.any()):
+        worst = float((residual / noise)[excess].max())
+        doubts.append(
+            f"the result, blurred again, misses the picture by {worst:.1f} times the noise: the PSF, the boundary or "
+            "the noise may not be right"
+        )
+    ends = [pictures.stack.amax((-2, -1), keepdim=True), pictures.stack.amin((-2, -1), keepdim=True)]
+    clipped = max(float((pictures.stack == end).float().mean((-2, -1)).max()) for end in ends)
+    if clipped > CLIPPED_SHARE and bool((pictures.stack.amax((-2, -1)) > pictures.stack.amin((-2, -1))).all()):
+        doubts.append(
+            f"{100 * clipped:.1f} % of the pixels lie at an end of the picture's range: where the light was clipped "
+            "there, the blur is no convolution, and rings may show"
+        )
+    return doubts
+
+
+def _one_or_many(values: Tensor) -> float | tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    return numbers[0] if len(numbers) == 1 else numbers
