@@ -1,0 +1,130 @@
+"""Pictures and PSFs, as arrays or tensors of any layout, and the way back to what the caller gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convpinv.arguments.errors import ArgumentError, describe, fail
+from convpinv.arguments.numbers import non_negative
+from convpinv.arguments.tensors import all_finite, real_tensor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as planes (N, H, W) in a floating dtype, and the way back to what the caller gave.
+
+    ``shape`` is the caller's, ``channels`` how many planes in a row belong to one picture (1 for grey), ``numpy``
+    whether an array came in; ``dtype`` is that of the result: the picture's own, float32 for integers.
+    """
+
+    stack: Tensor
+    shape: tuple[int, ...]
+    channels: int
+    numpy: bool
+    dtype: torch.dtype
+
+    def restored(self, planes: Tensor) -> Any:
+        """Give planes (N, h, w) the caller's kind, layout and dtype; h and w may differ from the picture's."""
+        planes = planes.to(self.dtype)
+        if not self.numpy:
+            return planes.reshape(*self.shape[:-2], *planes.shape[-2:])
+        array = planes.cpu().numpy()
+        return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
+
+
+def pictures(call: str, argument: str, value: object, largest_ndim: int | None = None) -> Pictures:
+    """Return the planes of an array (H, W) or (H, W, C), or of a tensor (..., H, W).
+
+    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3.
+    """
+    if not isinstance(value, np.ndarray | Tensor):
+        fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor")
+    is_array = isinstance(value, np.ndarray)
+    integer = value.dtype.kind in "iu" if isinstance(value, np.ndarray) else not value.dtype.is_floating_point
+    tensor = real_tensor(call, argument, value)
+    if is_array and tensor.ndim not in (2, 3):
+        fail(call, argument, describe(value), "an array may be (H, W) or (H, W, C), channels last; a batch, a tensor")
+    if tensor.ndim < 2 or (largest_ndim is not None and tensor.ndim > largest_ndim):
+        fail(call, argument, describe(value), "a tensor may be (H, W), (C, H, W) or (B, C, H, W)")
+    if tensor.numel() == 0:
+        fail(call, argument, describe(value), "it must hold at least one pixel")
+    stack = tensor.permute(2, 0, 1) if is_array and tensor.ndim == 3 else tensor.reshape(-1, *tensor.shape[-2:])
+    if not all_finite(stack):
+        fail(call, argument, "not finite", "it holds NaN or infinity; fill or cut such pixels before")
+    dtype = torch.float32 if integer else stack.dtype
+    working = torch.float64 if integer or dtype == torch.float64 else torch.float32
+    channels = 1 if tensor.ndim == 2 else int(tensor.shape[-1 if is_array else -3])
+    return Pictures(stack.to(working).contiguous(), tuple(tensor.shape), channels, is_array, dtype)
+
+
+def noise_levels(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:
+    """Return the noise of each plane (N,), float64 on the CPU, from one number or one a channel or plane; or None."""
+    if value is None:
+        return None
+    count, channels = len(pictures.stack), pictures.channels
+    largest = torch.finfo(pictures.stack.dtype).max
+    axes = getattr(value, "ndim", None)
+    if isinstance(value, list | tuple) or (axes is not None and axes > 0):
+        levels = real_tensor(call, argument, value).to("cpu", torch.float64)
+        lead = pictures.shape[:-2]
+        if levels.numel() == 1 and count == 1:
+            levels = levels.reshape(1)
+        elif levels.shape == (channels,):
+            levels = levels.repeat(count // channels)
+        elif not pictures.numpy and levels.shape == lead:
+            levels = levels.reshape(-1)
+        else:
+            fail(call, argument, describe(value), f"it may be one number, or one for each of the {channels} channels")
+        if not bool(((levels >= 0) & (levels <= largest)).all()):
+            fail(call, argument, describe(value), "each entry must be a finite number of at least 0")
+        return levels
+    number = non_negative(call, argument, value)
+    if number > largest:
+        fail(
+            call, argument, f"{number:g}", f"it must not exceed the largest number of the picture's type, {largest:.1e}"
+        )
+    return torch.full((count,), number, dtype=torch.float64)
+
+
+def result_fits(call: str, result: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a result in the dtype that it is given back in, or say that it exceeds it: nothing is clipped."""
+    given = result.to(dtype)
+    if not all_finite(given):
+        name = str(dtype).removeprefix("torch.")
+        wider = "as float32" if dtype == torch.float16 else "divided by a number, or as float64"
+        raise ArgumentError(f"{call}: the result exceeds {name}'s range; give the picture {wider}")
+    return given
+
+
+def psf(call: str, argument: str, value: object) -> Tensor:
+    """Return a PSF (h, w) or (C, h, w), checked and normalised to sum 1 a channel, float64 on the CPU."""
+    tensor = real_tensor(call, argument, value).to("cpu", torch.float64, copy=True)
+    if tensor.ndim not in (2, 3) or tensor.numel() == 0:
+        fail(call, argument, describe(value), "its shape must be (h, w) or (C, h, w), none of them 0")
+    if not all_finite(tensor):
+        fail(call, argument, "not finite", "it holds NaN or infinity; every value must be a number")
+    largest = tensor.abs().amax()
+    # Scaled first: the sum of values near the largest number there is would overflow.
+    tensor = tensor / largest if largest > 0 else tensor
+    totals = tensor.sum((-2, -1), keepdim=True)
+    if not bool((totals > 1e-9).all()):
+        was = f"of sum {float(totals.min() * largest):.3g}"
+        fail(call, argument, was, "its sum must be positive (in each channel); subtract no more than its background")
+    tensor = tensor / totals
+    return tensor / tensor.sum((-2, -1), keepdim=True)
+
+
+def psf_fits(call: str, psf: Tensor, pictures: Pictures) -> None:
+    """Check a PSF (h, w) or (C, h, w) against the pictures that it is to blur or to restore."""
+    height, width = pictures.stack.shape[-2:]
+    if psf.ndim == 3 and psf.shape[0] not in (1, pictures.channels):
+        may_be = f"the picture has {pictures.channels} channels: give (h, w) or ({pictures.channels}, h, w)"
+        fail(call, "psf", describe(psf), may_be)
+    if psf.shape[-2] > height or psf.shape[-1] > width:
+        was = f"{psf.shape[-2]} x {psf.shape[-1]} pixels"
+        fail(call, "psf", was, f"it must not be larger than the picture, {height} x {width}")

@@ -1,0 +1,121 @@
+"""Tensors of the linear algebra: kernels and the pictures that operators take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convpinv.arguments.errors import describe, fail
+from convpinv.arguments.numbers import positive_integer
+
+SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+def all_finite(value: Tensor) -> bool:
+    """Tell whether a tensor holds neither NaN nor infinity, at the cost of one sum where it does not."""
+    # One reduction instead of a boolean copy of the picture; a sum that overflows is looked at entry by entry.
+    if bool(torch.isfinite(value.sum())):
+        return True
+    return bool(torch.isfinite(value).all())
+
+
+def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
+    """Return a checked convolution weight (Cout, Cin/groups, kH, kW) and the number of groups."""
+    if not isinstance(weight, Tensor):
+        fail(call, "weight", describe(weight), "it must be a tensor of shape (Cout, Cin/groups, kH, kW)")
+    if weight.layout != torch.strided or weight.device.type == "meta":
+        fail(call, "weight", f"{weight.layout} on {weight.device}", "it must be a dense tensor with values")
+    if weight.dtype not in SUPPORTED_DTYPES:
+        fail(call, "weight", describe(weight), "its dtype may be float32, float64, complex64 or complex128")
+    if weight.ndim != 4 or weight.numel() == 0:
+        fail(call, "weight", describe(weight), "its shape must be (Cout, Cin/groups, kH, kW), none of them 0")
+    count = positive_integer(call, "groups", groups)
+    if weight.shape[0] % count:
+        fail(call, "groups", count, f"it must divide the weight's {weight.shape[0]} output channels")
+    if not all_finite(weight.detach()):
+        fail(call, "weight", "not finite", "it holds NaN or infinity; every entry must be a number")
+    return weight, count
+
+
+def converted_kernel(call: str, weight: Tensor, target: Sequence[object]) -> Tensor:
+    """Return a checked weight on another device or in another dtype (arguments as for ``Tensor.to``)."""
+    try:
+        converted = weight.to(*target)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except (RuntimeError, TypeError) as error:
+        fail(
+            call,
+            "its argument",
+            describe(target[0] if target else None),
+            f"Tensor.to says: {str(error).splitlines()[0]}",
+        )
+    return kernel(call, converted, 1)[0]
+
+
+def images(
+    call: str,
+    argument: str,
+    value: object,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    each_channel_alone: bool = False,
+) -> Tensor:
+    """Check one image (C, H, W) or a batch of them (..., C, H, W) against an operator's side.
+
+    With ``each_channel_alone``, pictures of any number of channels pass: each channel is an image of its own.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        fail(
+            call,
+            argument,
+            describe(value),
+            f"it must be a dense tensor (B, C, H, W) or (C, H, W) with (C, H, W) = {shape}",
+        )
+    fits = value.ndim >= 3 and value.shape[-2:] == shape[1:] and (each_channel_alone or value.shape[-3] == shape[0])
+    if not fits and each_channel_alone:
+        fail(call, argument, describe(value), f"it must be (C, H, W) or (B, C, H, W) with (H, W) = {shape[1:]}")
+    if not fits:
+        fail(call, argument, describe(value), f"its last three sizes (C, H, W) must be {shape}")
+    if value.dtype != dtype:
+        name = str(dtype).removeprefix("torch.")
+        fail(call, argument, describe(value), f"the operator is {name}; convert one of them with .to(torch.{name})")
+    if value.device != device:
+        fail(call, argument, f"on {value.device}", f"the operator is on {device}; move one of them with .to(...)")
+    # On an accelerator the question would stall the stream; NaN then travels as it does everywhere in torch.
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not all_finite(value.detach()):
+        fail(call, argument, "not finite", "it holds NaN or infinity, which would spread over the whole result")
+    return value
+
+
+def real_tensor(call: str, argument: str, value: object) -> Tensor:
+    """Return a real array or tensor as a tensor without gradient: floating as it is, integers in float64.
+
+    NumPy arrays of any byte order, stride and memory layout pass; they are copied only where torch cannot read them.
+    """
+    real = "it must hold real numbers, neither boolean nor complex"
+    if isinstance(value, Tensor):
+        if value.dtype == torch.bool or value.dtype.is_complex:
+            fail(call, argument, describe(value), real)
+        if value.layout != torch.strided or value.device.type == "meta" or value.is_quantized:
+            kind = "on the meta device" if value.device.type == "meta" else "sparse or quantized"
+            fail(call, argument, f"{describe(value)}, {kind}", "it must be a dense tensor that holds its values")
+        if value.dtype.is_floating_point and value.dtype.itemsize < 2:
+            fail(call, argument, describe(value), "its dtype may be float16 or wider; convert it with .to(...)")
+        return value.detach() if value.dtype.is_floating_point else value.detach().to(torch.float64)
+    try:
+        array = np.asarray(value) if isinstance(value, list | tuple) else value
+    except (ValueError, TypeError, RuntimeError):
+        fail(call, argument, describe(value), "its rows must be numbers, all of the same length")
+    if not isinstance(array, np.ndarray):
+        fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor of real numbers")
+    if array.dtype.kind not in "fiu":
+        fail(call, argument, describe(array), real)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if native.dtype.kind != "f" or native.dtype.itemsize > 8:
+        native = native.astype(np.float64)
+    if any(stride < 0 for stride in native.strides) or not native.flags.writeable:
+        native = native.copy()
+    return torch.from_numpy(native)
