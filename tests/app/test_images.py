@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from convpinv.app import files, images, outputs
+from convpinv.app import files, images, outputs, raster
 
 SHAPES = {"grey": (21, 34), "grey+alpha": (21, 34, 2), "RGB": (21, 34, 3), "RGB+alpha": (21, 34, 4)}
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -86,7 +86,7 @@ def unpack_png(data: bytes) -> np.ndarray:
     return array.reshape((height, width) if channels == 1 else (height, width, channels))
 
 
-def through(source: Path, target: Path) -> images.Image:
+def through(source: Path, target: Path) -> raster.Image:
     """Read a file and write what was read."""
     image = images.read(source)
     data, clipped = images.encode(image, target)
@@ -206,7 +206,7 @@ def test_jpeg_is_written_with_full_colour_resolution(tmp_path: Path):
     columns = np.zeros((16, 16, 3))
     columns[:, ::2, 0], columns[:, 1::2, 2] = 1.0, 1.0
     for name, stripes in (("across.jpg", columns), ("down.jpg", columns.transpose(1, 0, 2))):
-        image = images.Image(pixels=stripes, dtype="uint8", format="png")
+        image = raster.Image(pixels=stripes, dtype="uint8", format="png")
         (tmp_path / name).write_bytes(images.encode(image, name)[0])
         assert np.abs(images.read(tmp_path / name).pixels - stripes).mean() < 0.05
 
@@ -313,43 +313,43 @@ def test_the_content_decides_not_the_name(tmp_path: Path):
 
 def test_rounding_is_to_nearest_and_clipping_is_counted():
     pixels = np.array([[0.5 / 255 + 1e-6, 0.5 / 255 - 1e-6, 254.6 / 255], [-0.2, 1.3, 1 + 0.4 / 255]])
-    image = images.Image(pixels=pixels, dtype="uint8", format="png")
+    image = raster.Image(pixels=pixels, dtype="uint8", format="png")
     data, clipped = images.encode(image, "x.png")
     assert clipped == 2
     np.testing.assert_array_equal(unpack_png(data), [[1, 0, 255], [0, 255, 255]])
-    colour = images.Image(pixels=np.full((2, 2, 3), 1.5), dtype="uint16", format="png")
+    colour = raster.Image(pixels=np.full((2, 2, 3), 1.5), dtype="uint16", format="png")
     assert images.encode(colour, "x.png")[1] == 4  # pixels, not samples
 
 
 def test_floating_point_is_never_clipped():
     pixels = np.array([[-3.5, 0.0], [1.0, 70000.0]])
-    data, clipped = images.encode(images.Image(pixels=pixels, dtype="float32", format="tiff"), "x.tif")
+    data, clipped = images.encode(raster.Image(pixels=pixels, dtype="float32", format="tiff"), "x.tif")
     assert clipped == 0
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(data)), pixels)
     with pytest.raises(files.WriteError, match="float16"):
-        images.encode(images.Image(pixels=pixels, dtype="float16", format="tiff"), "x.tif")
+        images.encode(raster.Image(pixels=pixels, dtype="float16", format="tiff"), "x.tif")
 
 
 def test_what_jpeg_cannot_hold_is_one_error():
-    wide = images.Image(pixels=np.zeros((1, 70000)), dtype="uint8", format="tiff")
+    wide = raster.Image(pixels=np.zeros((1, 70000)), dtype="uint8", format="tiff")
     with pytest.raises(files.WriteError, match="cannot be written as JPEG"):
         images.encode(wide, "x.jpg")
 
 
 def test_a_turned_picture_is_remarked():
-    assert "stored pixels" in images.Image(np.zeros((1, 1)), "uint8", "png", orientation=6).remarks[0]
-    assert images.Image(np.zeros((1, 1)), "uint8", "png").remarks == ()
+    assert "stored pixels" in raster.Image(np.zeros((1, 1)), "uint8", "png", orientation=6).remarks[0]
+    assert raster.Image(np.zeros((1, 1)), "uint8", "png").remarks == ()
 
 
 def test_a_result_that_is_no_number_is_not_written():
-    image = images.Image(pixels=np.array([[np.nan, 0.0]]), dtype="uint8", format="png")
+    image = raster.Image(pixels=np.array([[np.nan, 0.0]]), dtype="uint8", format="png")
     with pytest.raises(files.WriteError, match=r"x\.png: the result holds NaN"):
         images.encode(image, "x.png")
 
 
 def test_alpha_follows_the_window():
     alpha = values("uint8", (10, 12))
-    image = images.Image(pixels=np.zeros((10, 12)), dtype="uint8", format="png", alpha=alpha)
+    image = raster.Image(pixels=np.zeros((10, 12)), dtype="uint8", format="png", alpha=alpha)
     cut = image.with_pixels(np.zeros((6, 7)), 2, 3).alpha
     assert cut is not None
     np.testing.assert_array_equal(cut, alpha[2:8, 3:10])

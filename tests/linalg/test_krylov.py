@@ -93,8 +93,8 @@ def test_preconditioner_pays(stride: int) -> None:
     y = random_images(operator.out_shape, operator)
     solution = operator.pinv(damp=0.5, solver="krylov", tol=1e-9).solve(y)
     assert solution.status is Status.CONVERGED
-    forward, back = (operator, operator.H) if structure.is_wide(operator) else (operator.H, operator)
-    right = y if structure.is_wide(operator) else operator.H(y)
+    forward, back = (operator, operator.H) if structure.is_wide(operator.convolution) else (operator.H, operator)
+    right = y if structure.is_wide(operator.convolution) else operator.H(y)
     system = conjugate_gradients.System(lambda u: forward(back(u)) + 0.25 * u, lambda r: r, tolerance=1e-9)
     plain = conjugate_gradients.solve(system, right, 2000)
     assert solution.iterations <= plain.iterations / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from convpinv.app import images, outputs, psf_source
+from convpinv.app import images, outputs, psf_source, raster
 from convpinv.app.console import Working, row
 from convpinv.app.restoring import clipped_line, to_pixels, to_tensor
 
@@ -64,7 +64,7 @@ def blur_file(request: Request) -> tuple[str, ...]:
     rows = [("wrote", f"{request.target}: {result.describe()}"), ("psf", source.text)]
     if pixels.shape[:2] != image.pixels.shape[:2]:
         text = (
-            f"{images.size_text(image.pixels.shape)} became {images.size_text(pixels.shape)}: near the border the "
+            f"{raster.size_text(image.pixels.shape)} became {raster.size_text(pixels.shape)}: near the border the "
             "light comes from outside the picture, and a camera records none of what lies there"
         )
         rows.append(("size", text))

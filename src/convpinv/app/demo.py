@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import blurring, images, outputs, psf_source, restoring
+from convpinv.app import blurring, images, outputs, psf_source, raster, restoring
 from convpinv.app.console import MissingExtraError
 from convpinv.app.files import TargetError, reason
-from convpinv.app.images import Image
+from convpinv.app.raster import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def run(folder: Path, say: Callable[[str], None]) -> None:
     for target in path.values():
         outputs.check_target(target, overwrite=True)
 
-    sharp = Image(pixels=images.unit_range(photograph), dtype="uint8", format="png")
+    sharp = Image(pixels=raster.unit_range(photograph), dtype="uint8", format="png")
     outputs.write_all({path["sharp.png"]: images.encode(sharp, path["sharp.png"])[0]})
     say(f"{path['sharp.png']}: a real photograph (scikit-image's astronaut, by NASA), {sharp.describe()}")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from convpinv.app import images, outputs, plots, psf_source
 from convpinv.app.console import Working
 from convpinv.app.files import TargetError
-from convpinv.app.images import Image
 from convpinv.app.psf_source import PsfSource
+from convpinv.app.raster import Image
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images
+from convpinv.app import raster
 from convpinv.app.files import UnreadableFileError, reason
-from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
+from convpinv.app.raster import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
             info, mode = dict(picture.info), picture.mode
             if mode not in ("L", "RGB"):
                 raise UnreadableFileError(path, f"is a JPEG in {mode}; convert it to RGB first")
-            images.check_claim(path, (picture.height, picture.width, len(mode)), 1, len(data))
+            raster.check_claim(path, (picture.height, picture.width, len(mode)), 1, len(data))
             frames = getattr(picture, "n_frames", 1)
             if frames > 1:
                 # Phones and cameras append previews and depth maps; the first picture is the photograph.
@@ -47,12 +47,12 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
     exif = exif.removeprefix(b"Exif\0\0") if exif else None
     dpi = info.get("dpi")
     return Image(
-        pixels=images.unit_range(stored),
+        pixels=raster.unit_range(stored),
         dtype="uint8",
         format="jpeg",
         icc=info.get("icc_profile") or None,
         exif=exif,
-        orientation=images.orientation_of(exif),
+        orientation=raster.orientation_of(exif),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
         notes=tuple(notes),
     )
@@ -65,7 +65,7 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
     more: dict[str, Any] = {}
     if image.icc is not None:
         more["icc_profile"] = image.icc
-    exif = images.exif_for(image)
+    exif = raster.exif_for(image)
     if exif is not None:
         more["exif"] = b"Exif\0\0" + exif
     if image.dpi is not None:

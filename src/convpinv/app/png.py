@@ -7,10 +7,10 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images, signatures
+from convpinv.app import raster, signatures
 from convpinv.app.files import UnreadableFileError, reason
-from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
+from convpinv.app.raster import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
     if chunks[0][0] != b"IHDR" or len(header) != 13:
         raise UnreadableFileError(path, "is a damaged PNG (no header); get the file again")
     width, height, bits, colour = struct.unpack(">IIBB", header[:10])
-    images.check_claim(path, (height, width, _CHANNELS.get(colour, 4)), max(bits // 8, 1), len(data))
+    raster.check_claim(path, (height, width, _CHANNELS.get(colour, 4)), max(bits // 8, 1), len(data))
     animation = next((body for name, body in chunks if name == b"acTL"), b"")
     frames = struct.unpack(">I", animation[:4])[0] if len(animation) >= 4 else 1
     if frames > 1:
@@ -53,15 +53,15 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
     elif bits < 8:
         notes.append(f"the {bits}-bit grey levels were expanded: the output has 8 bits")
     exif = next((body for name, body in chunks if name == b"eXIf"), None)
-    colours, alpha = images.split_alpha(stored, path)
+    colours, alpha = raster.split_alpha(stored, path)
     return Image(
-        pixels=images.unit_range(colours),
+        pixels=raster.unit_range(colours),
         dtype=stored.dtype.name,
         format="png",
         alpha=alpha,
         icc=_profile(chunks),
         exif=exif,
-        orientation=images.orientation_of(exif),
+        orientation=raster.orientation_of(exif),
         dpi=_dpi(chunks),
         native={"chunks": tuple((name, body) for name, body in chunks if name in _KEPT)},
         notes=tuple(notes),
@@ -123,7 +123,7 @@ def _foreign_chunks(image: Image) -> list[tuple[bytes, bytes]]:
         made.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc)))
     if image.dpi is not None:
         made.append((b"pHYs", struct.pack(">IIB", *(round(value / _INCH) for value in image.dpi), 1)))
-    exif = images.exif_for(image)
+    exif = raster.exif_for(image)
     if exif is not None:
         made.append((b"eXIf", exif))
     return made

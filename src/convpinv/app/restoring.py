@@ -13,7 +13,7 @@ from convpinv import __version__
 from convpinv.app import images, outputs, psf_source
 from convpinv.app.console import Working, row
 from convpinv.app.files import TargetError
-from convpinv.app.images import Image
+from convpinv.app.raster import Image
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images
+from convpinv.app import raster
 from convpinv.app.files import UnreadableFileError, reason
-from convpinv.app.images import Image
 from convpinv.app.quiet import quiet
+from convpinv.app.raster import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str]) -> Image:
         raise UnreadableFileError(path, f"holds {count} pages, not supported yet; save one page as a file of its own")
     page = pages[0] if pages else file.pages[0]
     photometric, depth = int(page.photometric), _depth(page, path)
-    images.check_claim(
+    raster.check_claim(
         path, (page.imagelength, page.imagewidth, page.samplesperpixel), max(int(page.bitspersample) // 8, 1), size
     )
     extras = [int(sample) for sample in page.extrasamples]
@@ -75,7 +75,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str]) -> Image:
     if depth == "bool":
         stored, depth = stored.astype(np.uint8) * np.uint8(255), "uint8"
         notes.append("the 1-bit pixels were expanded: the output has 8 bits")
-    values, alpha = images.split_alpha(stored.astype(stored.dtype.newbyteorder("=")), path)
+    values, alpha = raster.split_alpha(stored.astype(stored.dtype.newbyteorder("=")), path)
     bad = int(np.size(values) - np.isfinite(values).sum())
     if bad:
         raise UnreadableFileError(path, f"holds {bad} values that are NaN or infinite; fill them in first")
@@ -86,7 +86,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str]) -> Image:
     tags = page.tags
     orientation = int(tags[_ORIENTATION].value) if _ORIENTATION in tags else 1
     return Image(
-        pixels=images.unit_range(values),
+        pixels=raster.unit_range(values),
         dtype=depth,
         format="tiff",
         alpha=alpha,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import IntegerPair
-from convpinv.linalg.correlation import Correlator, fold, pad
+from convpinv.linalg import svd
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.linear_operator import LinearOperator
-
-if TYPE_CHECKING:
-    from convpinv.linalg.pinv import PinvOperator
+from convpinv.linalg.pinv import PinvOperator, prepare_pinv
 
 
 @final
@@ -86,23 +85,31 @@ class Conv2dOperator(LinearOperator):
         )
         rows.check(call, "rows")
         columns.check(call, "columns")
-        self._set(weight, Geometry(rows, columns, inputs * groups, outputs, groups))
+        self._wrap(Convolution(weight, Geometry(rows, columns, inputs * groups, outputs, groups)))
 
     @classmethod
-    def _of(cls, weight: Tensor, geometry: Geometry) -> Conv2dOperator:
-        """Build from checked parts, where the geometry is one that Conv2d's own arguments cannot say."""
+    def _of(cls, convolution: Convolution) -> Conv2dOperator:
+        """Wrap a checked convolution, whose geometry may be one that Conv2d's own arguments cannot say."""
         operator = cls.__new__(cls)
-        operator._set(weight, geometry)
+        operator._wrap(convolution)
         return operator
 
-    def _set(self, weight: Tensor, geometry: Geometry) -> None:
-        self.weight = weight
-        self.geometry = geometry
-        self.in_shape = geometry.in_shape
-        self.out_shape = geometry.out_shape
-        self.dtype = weight.dtype
-        self.device = weight.device
-        self._kept: tuple[int, Correlator] | None = None
+    def _wrap(self, convolution: Convolution) -> None:
+        self.convolution = convolution
+        self.in_shape = convolution.in_shape
+        self.out_shape = convolution.out_shape
+        self.dtype = convolution.dtype
+        self.device = convolution.device
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernel (Cout, Cin/groups, kH, kW), shared with whoever gave it."""
+        return self.convolution.weight
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes, stride, padding, dilation, groups and boundary."""
+        return self.convolution.geometry
 
     @staticmethod
     def from_module(module: torch.nn.Module, input_size: IntegerPair) -> Conv2dOperator | AdjointOperator:
@@ -161,11 +168,12 @@ class Conv2dOperator(LinearOperator):
 
     def to(self, *args: torch.device | torch.dtype | str) -> Conv2dOperator:
         """Return the same operator on another device or in another dtype (arguments as for ``Tensor.to``)."""
-        return Conv2dOperator._of(arguments.converted_kernel("Conv2dOperator.to", self.weight, args), self.geometry)
+        weight = arguments.converted_kernel("Conv2dOperator.to", self.weight, args)
+        return Conv2dOperator._of(Convolution(weight, self.geometry))
 
     def detach(self) -> Conv2dOperator:
         """Return the same operator, cut off from the weight's gradient and from later changes of the weight."""
-        return Conv2dOperator._of(self.weight.detach().clone(), self.geometry)
+        return Conv2dOperator._of(self.convolution.detach())
 
     def pinv(
         self,
@@ -229,15 +237,11 @@ class Conv2dOperator(LinearOperator):
         >>> bool(torch.allclose(A.pinv()(A(x)), x, atol=1e-5))
         True
         """
-        from convpinv.linalg.pinv import prepare_pinv
-
-        return prepare_pinv(self, damp, atol, rtol, solver, tol, max_iter, applications)
+        return prepare_pinv(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications)
 
     def svdvals(self) -> Tensor:
         """Singular values of the operator, largest first; see :func:`convpinv.linalg.svd.svdvals`."""
-        from convpinv.linalg.svd import svdvals
-
-        return svdvals(self)
+        return svd.svdvals(self.convolution)
 
     def norm(self) -> float:
         """Largest singular value: the spectral norm; see :func:`convpinv.linalg.svd.svdvals`."""
@@ -245,35 +249,18 @@ class Conv2dOperator(LinearOperator):
 
     def cond(self) -> float:
         """Ratio of the largest to the smallest singular value; infinite where one is 0."""
-        from convpinv.linalg.svd import cond
-
-        return cond(self)
+        return svd.cond(self.convolution)
 
     def matrix_rank(self, atol: float | None = None, rtol: float | None = None) -> int:
         """Number of singular values above ``max(atol, rtol·σ₁)``; defaults as for :meth:`pinv`."""
-        from convpinv.linalg.svd import matrix_rank
-
-        return matrix_rank(self, atol, rtol)
+        return svd.matrix_rank(self.convolution, atol, rtol)
 
     @property
     def _call_name(self) -> str:
         return "Conv2dOperator"
 
-    def _prepared_correlator(self) -> Correlator:
-        # The kernel's transform is kept only while it can be told to be current: a kernel that learns must not meet a
-        # graph that was freed, nor one that was changed in place the transform of its former values.
-        if self.weight.requires_grad or self.weight.is_inference() or torch.is_inference_mode_enabled():
-            return Correlator(self.weight, self.geometry)
-        version = self.weight._version
-        if self._kept is None or self._kept[0] != version:
-            self._kept = version, Correlator(self.weight, self.geometry)
-        return self._kept[1]
-
     def _apply(self, batch: Tensor) -> Tensor:
-        return self._prepared_correlator().apply(pad(batch, self.geometry))
-
-    def _apply_adjoint(self, batch: Tensor) -> Tensor:
-        return fold(self._prepared_correlator().adjoint(batch), self.geometry)
+        return self.convolution._apply(batch)
 
 
 @final
@@ -342,7 +329,7 @@ class AdjointOperator(LinearOperator):
         return "Conv2dOperator.H"
 
     def _apply(self, batch: Tensor) -> Tensor:
-        return self._operator._apply_adjoint(batch)
+        return self._operator.convolution._apply_adjoint(batch)
 
 
 def _transposed(call: str, module: torch.nn.ConvTranspose2d, size: tuple[int, int]) -> AdjointOperator:
@@ -359,7 +346,7 @@ def _transposed(call: str, module: torch.nn.ConvTranspose2d, size: tuple[int, in
         axes.append(Axis(out_size, taps, stride, dilation, padding, padding - extra, arguments.Boundary.ZEROS))
     channels = weight.shape[1] * groups
     geometry = Geometry(axes[0], axes[1], channels, weight.shape[0], groups)
-    return AdjointOperator(Conv2dOperator._of(weight.conj(), geometry))
+    return AdjointOperator(Conv2dOperator._of(Convolution(weight.conj(), geometry)))
 
 
 def _pair(value: object) -> tuple[int, int]:

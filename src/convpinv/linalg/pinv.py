@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
-from convpinv.linalg.operator import Conv2dOperator
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
@@ -33,7 +33,7 @@ def _is_double(dtype: torch.dtype) -> bool:
 
 
 def prepare_pinv(
-    operator: Conv2dOperator,
+    operator: Convolution,
     damp: float,
     atol: float | None,
     rtol: float | None,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Axis
-from convpinv.linalg.operator import Conv2dOperator
 
 
-def why_not_circular(operator: Conv2dOperator) -> str | None:
+def why_not_circular(operator: Convolution) -> str | None:
     """Say why the discrete Fourier transform does not diagonalise the operator; None where it does.
 
     It does where every output reads a full turn: the boundary wraps (or plays no part) and there are exactly
@@ -32,19 +32,19 @@ def why_not_circular(operator: Conv2dOperator) -> str | None:
     return None
 
 
-def is_valid(operator: Conv2dOperator) -> bool:
+def is_valid(operator: Convolution) -> bool:
     """Whether no output reads outside the picture, so that ``A Aᴴ`` is exactly Toeplitz."""
     return all(axis.is_untouched for axis in operator.geometry.axes)
 
 
-def is_full(operator: Conv2dOperator) -> bool:
+def is_full(operator: Convolution) -> bool:
     """Whether every product of a pixel and a tap is kept, so that ``AᴴA`` is exactly Toeplitz (stride 1)."""
     return operator.geometry.boundary is Boundary.ZEROS and all(
         axis.stride == 1 and min(axis.before, axis.after) >= axis.reach for axis in operator.geometry.axes
     )
 
 
-def is_wide(operator: Conv2dOperator) -> bool:
+def is_wide(operator: Convolution) -> bool:
     """Whether there are no more outputs than inputs: then the data space is the smaller one to solve in."""
     return prod(operator.out_shape) <= prod(operator.in_shape)
 
@@ -58,7 +58,7 @@ class SeparableFactors:
     columns: Tensor  # (G, kW)
 
 
-def separable_factors(operator: Conv2dOperator) -> SeparableFactors | None:
+def separable_factors(operator: Convolution) -> SeparableFactors | None:
     """Factors of a kernel that is a product of a channel matrix and two one-dimensional kernels, else None.
 
     The test is to rounding: what is left over must be below ``8·ε·taps`` of the kernel's norm, so that the factors

@@ -9,21 +9,21 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.linalg import spectrum
-from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.dense import Dense
 from convpinv.linalg.solvers.fourier import Fourier, coarse_size
 from convpinv.linalg.solvers.separable import Separable, factor_matrices, product_values
 
 
-def svdvals(operator: Conv2dOperator) -> Tensor:
+def svdvals(operator: Convolution) -> Tensor:
     """All singular values of an operator, largest first.
 
     Exact for circular boundaries (Sedghi, Gupta and Long, ICLR 2019), separable kernels and small operators.
 
     Parameters
     ----------
-    operator : Conv2dOperator
+    operator : Convolution
         At most 4096 unknowns where it is neither circular nor separable.
 
     Returns
@@ -63,14 +63,14 @@ def svdvals(operator: Conv2dOperator) -> Tensor:
     return torch.cat([values.sort(descending=True).values, values.new_zeros(missing)])
 
 
-def _fourier(operator: Conv2dOperator) -> Tensor:
+def _fourier(operator: Convolution) -> Tensor:
     """Singular values of every matrix of the full spectrum, each frequency counted once."""
     weight = operator.weight.to(operator.dtype.to_complex())
     matrices = spectrum.symbol(weight, operator.geometry, coarse_size(operator))
     return spectrum.singular_values(spectrum.matrices_of(matrices)).flatten()
 
 
-def cond(operator: Conv2dOperator) -> float:
+def cond(operator: Convolution) -> float:
     """Ratio of the largest to the smallest singular value of an operator; infinite where the smallest is 0.
 
     Examples
@@ -83,7 +83,7 @@ def cond(operator: Conv2dOperator) -> float:
     return float(values[0] / values[-1]) if float(values[-1]) > 0 else float("inf")
 
 
-def matrix_rank(operator: Conv2dOperator, atol: float | None, rtol: float | None) -> int:
+def matrix_rank(operator: Convolution, atol: float | None, rtol: float | None) -> int:
     """Count the singular values above the threshold that a pseudo-inverse would use."""
     call = "matrix_rank"
     regularization = spectrum.Regularization.resolve(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.spectrum import Regularization
 
 
@@ -74,7 +74,7 @@ class Problem:
     ``tolerance`` is that of the relative residual, ``accuracy`` that of the answer where its error can be bounded.
     """
 
-    operator: Conv2dOperator
+    operator: Convolution
     regularization: Regularization
     tolerance: float
     accuracy: float

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
-from convpinv.linalg.operator import Conv2dOperator
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
 
@@ -72,7 +72,7 @@ class Fourier(Solver):
         return direct(_multiply(adjoint, split_phases(batch, state.stride), state.coarse))
 
 
-def coarse_size(operator: Conv2dOperator) -> tuple[int, int]:
+def coarse_size(operator: Convolution) -> tuple[int, int]:
     """Size of the grid on which the frequencies live: the output's."""
     return operator.geometry.rows.out_size, operator.geometry.columns.out_size
 

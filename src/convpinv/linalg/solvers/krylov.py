@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.correlation import multiply as multiply_symbol
-from convpinv.linalg.operator import Conv2dOperator
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers import conjugate_gradients, frame
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm
@@ -34,7 +34,7 @@ class NormalSystem:
     (*full*) convolutions: there the product itself is taken from the symbol, at two FFTs.
     """
 
-    operator: Conv2dOperator
+    operator: Convolution
     on_outputs: bool
     damp: float
     coarse: tuple[int, int]
@@ -86,7 +86,7 @@ class KrylovState:
     """The systems that the problem needs: the smaller space alone where damp > 0, both where damp = 0."""
 
     problem: Problem
-    operator: Conv2dOperator
+    operator: Convolution
     outputs: NormalSystem | None
     pictures: NormalSystem | None
 
@@ -177,7 +177,7 @@ class Krylov(Solver):
         return _solution(backward(shortest.value), batch, [least, shortest])
 
 
-def _system(operator: Conv2dOperator, on_outputs: bool, damp: float) -> NormalSystem:
+def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSystem:
     geometry = operator.geometry
     coarse = []
     for axis in geometry.axes:
