@@ -121,3 +121,8 @@ def direct(value: Tensor) -> Solution:
 def batch_norm(batch: Tensor) -> Tensor:
     """Euclidean norm of each picture of a batch: (B, ...) → (B,)."""
     return torch.linalg.vector_norm(batch.flatten(1), dim=1)
+
+
+def double_of(dtype: torch.dtype) -> torch.dtype:
+    """Double precision of the same kind, real or complex."""
+    return torch.complex128 if dtype.is_complex else torch.float64

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct, double_of
 
 # Unknowns on the larger side. Measured on two cores in float64: 1024 take 1 s, and the cost grows with the cube.
 LARGEST = 4096
@@ -58,9 +58,12 @@ class Dense(Solver):
     def prepare(self, problem: Problem) -> DenseState:
         """Decompose and invert."""
         operator = problem.operator
-        left, values, right = torch.linalg.svd(operator.to_dense(), full_matrices=False)
+        # Decomposed in double precision: in single, values near the threshold are rounding by a tenth of themselves,
+        # and fall on either side of it by chance (6 % error measured at damp = 1e-3·σ₁).
+        matrix = operator.to(double_of(operator.dtype)).to_dense()
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         inverses = problem.regularization.invert(values, values.max())
-        inverse = (right.mH * inverses) @ left.mH
+        inverse = ((right.mH * inverses) @ left.mH).to(operator.dtype)
         return DenseState(inverse, operator.in_shape, operator.out_shape)
 
     def apply(self, state: DenseState, batch: Tensor) -> Solution:

@@ -14,7 +14,7 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.correlation import multiply as multiply_symbol
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers import conjugate_gradients, frame
-from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm, double_of
 
 # Where damp = 0 the preconditioner must not divide by the zeros of the symbol: it is damped by this part of σ₁, and
 # more in the larger space, whose system is singular by construction and where a weak floor feeds the null space with
@@ -126,8 +126,7 @@ class Krylov(Solver):
 
     def prepare(self, problem: Problem) -> KrylovState:
         """Compute the symbol and its inverse, in the space or spaces where iterations will run."""
-        precise = torch.complex128 if problem.operator.dtype.is_complex else torch.float64
-        operator = problem.operator.to(precise)
+        operator = problem.operator.to(double_of(problem.operator.dtype))
         damp = problem.regularization.damp
         wide = structure.is_wide(operator)
         outputs = _system(operator, True, damp) if wide or not damp else None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convpinv.linalg import structure
-from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct, double_of
 
 # A dense SVD of a side this long takes about half a minute on two cores, and its factors 128 MB.
 LARGEST_SIDE = 4096
@@ -64,9 +64,13 @@ class Separable(Solver):
     def prepare(self, problem: Problem) -> SeparableState:
         """Decompose the three factors and invert the products of their singular values."""
         operator = problem.operator
-        decompositions = [torch.linalg.svd(matrix, full_matrices=False) for matrix in factor_matrices(problem)]
+        precise = double_of(operator.dtype)
+        matrices = [matrix.to(precise) for matrix in factor_matrices(problem)]
+        decompositions = [torch.linalg.svd(matrix, full_matrices=False) for matrix in matrices]
         products = product_values([values for _, values, _ in decompositions])
-        left, right = zip(*((u, vh.mH) for u, _, vh in decompositions), strict=True)
+        left, right = zip(
+            *((u.to(operator.dtype), vh.mH.to(operator.dtype)) for u, _, vh in decompositions), strict=True
+        )
         inverse = problem.regularization.invert(products, products.max())
         return SeparableState(left, right, inverse.to(operator.dtype))
 
