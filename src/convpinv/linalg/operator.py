@@ -200,9 +200,10 @@ class Conv2dOperator(LinearOperator):
             Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
             0 where atol is given.
         solver : "auto", "fourier", "separable", "dense" or "krylov"
-            ``"auto"`` takes the first that serves; :meth:`PinvOperator.explain` says which and why.
+            ``"auto"`` takes the first that serves at a sensible cost; :meth:`PinvOperator.explain` says which and why.
         tol : float, optional
-            Relative residual at which iterations stop (default 1e-10 in double precision, 1e-6 in single).
+            Relative residual at which iterations stop (default 1e-10 in double precision, 1e-6 in single). Where the
+            error of the answer can be bounded by the residual, it is too: to 1000·tol in double, 10·tol in single.
         max_iter : int, optional
             Iterations before giving up (default 2000).
         applications : int

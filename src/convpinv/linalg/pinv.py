@@ -11,25 +11,23 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
-from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct
+from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
 
 DEFAULT_MAX_ITERATIONS = 2000
+# Beyond this damp² leaves the range of double precision; nothing sensible damps by it.
+LARGEST_DAMP = 1e150
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
     """Relative residual at which iterations stop where none is given."""
-    return 1e-10 if _is_double(dtype) else 1e-6
+    return 1e-10 if dtype == double_of(dtype) else 1e-6
 
 
 def default_accuracy(dtype: torch.dtype) -> float:
     """Relative error of the answer that goes with the default tolerance, where the error can be bounded."""
-    return 1e-7 if _is_double(dtype) else 1e-5
-
-
-def _is_double(dtype: torch.dtype) -> bool:
-    return dtype in (torch.float64, torch.complex128)
+    return 1e-7 if dtype == double_of(dtype) else 1e-5
 
 
 def prepare_pinv(
@@ -71,10 +69,6 @@ def prepare_pinv(
     with torch.no_grad():
         state = plan.solver.prepare(problem)
     return PinvOperator(plan, state, operator.weight, is_adjoint=False)
-
-
-# Beyond this damp² leaves the range of double precision; nothing sensible damps by it.
-LARGEST_DAMP = 1e150
 
 
 @final

@@ -64,7 +64,7 @@ class Regularization:
 
     def invert(self, values: Tensor, largest: Tensor) -> Tensor:
         """σ → σ/(σ² + damp²) above the threshold, 0 at and below it."""
-        kept = values > self.threshold(largest)
+        kept = ~self.is_cut(values, largest)
         safe = torch.where(kept, values, torch.ones_like(values))
         # 1/(σ + damp·(damp/σ)) rather than σ/(σ² + damp²): squares of σ = 1e-30 would vanish in float32.
         return torch.where(kept, 1.0 / (safe + self.damp * (self.damp / safe)), torch.zeros_like(values))
