@@ -35,6 +35,7 @@ FLOORS = (
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov"),
     ("solvers.choose",),
     ("pinv", "svd"),
+    ("invertible",),
     ("operator",),
 )
 HEAVY = ("dask", "zarr", "matplotlib", "fastapi", "tifffile", "imagecodecs", "PIL", "scipy", "skimage", "typer", "rich")
