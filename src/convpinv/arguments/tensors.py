@@ -12,6 +12,8 @@ from convpinv.arguments.errors import describe, fail
 from convpinv.arguments.numbers import positive_integer
 
 SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+# Accepted at the door and computed in float32: a pseudo-inverse in half precision would have no digits.
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def all_finite(value: Tensor) -> bool:
@@ -23,13 +25,19 @@ def all_finite(value: Tensor) -> bool:
 
 
 def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
-    """Return a checked convolution weight (Cout, Cin/groups, kH, kW) and the number of groups."""
+    """Return a checked convolution weight (Cout, Cin/groups, kH, kW) and the number of groups.
+
+    A weight in half precision becomes float32; gradients flow back through the conversion.
+    """
     if not isinstance(weight, Tensor):
         fail(call, "weight", describe(weight), "it must be a tensor of shape (Cout, Cin/groups, kH, kW)")
     if weight.layout != torch.strided or weight.device.type == "meta":
         fail(call, "weight", f"{weight.layout} on {weight.device}", "it must be a dense tensor with values")
+    if weight.dtype in HALF_DTYPES:
+        weight = weight.to(torch.float32)
     if weight.dtype not in SUPPORTED_DTYPES:
-        fail(call, "weight", describe(weight), "its dtype may be float32, float64, complex64 or complex128")
+        options = "float16, bfloat16, float32, float64, complex64 or complex128"
+        fail(call, "weight", describe(weight), f"its dtype may be {options}")
     if weight.ndim != 4 or weight.numel() == 0:
         fail(call, "weight", describe(weight), "its shape must be (Cout, Cin/groups, kH, kW), none of them 0")
     count = positive_integer(call, "groups", groups)
@@ -51,6 +59,9 @@ def converted_kernel(call: str, weight: Tensor, target: Sequence[object]) -> Ten
             describe(target[0] if target else None),
             f"Tensor.to says: {str(error).splitlines()[0]}",
         )
+    if converted.dtype in HALF_DTYPES:
+        remedy = "operators compute in float32 or float64; one in float32 takes half-precision pictures too"
+        fail(call, "its argument", describe(converted.dtype), remedy)
     return kernel(call, converted, 1)[0]
 
 
@@ -65,7 +76,8 @@ def images(
 ) -> Tensor:
     """Check one image (C, H, W) or a batch of them (..., C, H, W) against an operator's side.
 
-    With ``each_channel_alone``, pictures of any number of channels pass: each channel is an image of its own.
+    With ``each_channel_alone``, pictures of any number of channels pass: each channel is an image of its own. Where
+    the operator is float32, an image in half precision comes back in float32.
     """
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         fail(
@@ -79,6 +91,8 @@ def images(
         fail(call, argument, describe(value), f"it must be (C, H, W) or (B, C, H, W) with (H, W) = {shape[1:]}")
     if not fits:
         fail(call, argument, describe(value), f"its last three sizes (C, H, W) must be {shape}")
+    if value.dtype in HALF_DTYPES and dtype == torch.float32:
+        value = value.to(torch.float32)
     if value.dtype != dtype:
         name = str(dtype).removeprefix("torch.")
         fail(call, argument, describe(value), f"the operator is {name}; convert one of them with .to(torch.{name})")

@@ -8,6 +8,7 @@ from convpinv.linalg import svd
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
 from convpinv.linalg.pinv import PinvOperator, prepare_pinv
+from convpinv.linalg.precision import in_full_precision
 
 
 class InvertibleOperator(LinearOperator):
@@ -19,6 +20,7 @@ class InvertibleOperator(LinearOperator):
     convolution: Convolution
     _is_adjoint: bool
 
+    @in_full_precision
     def pinv(
         self,
         damp: float = 0.0,

@@ -11,6 +11,7 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
+from convpinv.linalg.precision import in_full_precision
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
@@ -153,6 +154,7 @@ class PinvOperator(LinearOperator):
         solver = self.plan.solver
         return solver.adjoint(self._state, batch) if self._is_adjoint else solver.apply(self._state, batch)
 
+    @in_full_precision  # a backward pass may run inside an autocast region too
     def _run_or_raise(self, batch: Tensor) -> Tensor:
         outcome = self._run(batch)
         if not outcome.status.is_success:
@@ -173,6 +175,10 @@ class PinvOperator(LinearOperator):
         return result
 
     def _normal_residual(self, y: Tensor, value: Tensor) -> float:
+        y, value = (
+            y.to(self.dtype),
+            value.to(self.dtype),
+        )  # of half-precision data: what was rounded counts
         operator = self.plan.problem.operator
         forward, backward = (operator.H, operator) if self._is_adjoint else (operator, operator.H)
         damp = self.plan.problem.regularization.damp
