@@ -37,6 +37,7 @@ FLOORS = (
     ("pinv", "svd"),
     ("invertible",),
     ("operator",),
+    ("kernel_batch",),
 )
 HEAVY = ("dask", "zarr", "matplotlib", "fastapi", "tifffile", "imagecodecs", "PIL", "scipy", "skimage", "typer", "rich")
 

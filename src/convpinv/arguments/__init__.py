@@ -31,7 +31,16 @@ from convpinv.arguments.numbers import (
     seed,
 )
 from convpinv.arguments.pictures import Pictures, noise_levels, pictures, psf, psf_fits, result_fits
-from convpinv.arguments.tensors import SUPPORTED_DTYPES, all_finite, converted_kernel, images, kernel, real_tensor
+from convpinv.arguments.tensors import (
+    SUPPORTED_DTYPES,
+    all_finite,
+    converted_kernel,
+    images,
+    kernel,
+    kernel_batch,
+    kernel_batch_images,
+    real_tensor,
+)
 
 __all__ = [
     "SUPPORTED_DTYPES",
@@ -55,6 +64,8 @@ __all__ = [
     "images",
     "integer_pair",
     "kernel",
+    "kernel_batch",
+    "kernel_batch_images",
     "noise_levels",
     "non_negative",
     "odd_size",

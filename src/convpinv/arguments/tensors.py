@@ -48,6 +48,23 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     return weight, count
 
 
+def kernel_batch(call: str, weights: Tensor) -> Tensor:
+    """Return checked weights (N, Cout, Cin/groups, kH, kW), one convolution kernel a picture."""
+    if weights.numel() == 0:
+        fail(call, "weight", describe(weights), "its shape must be (N, Cout, Cin/groups, kH, kW), none of them 0")
+    one, _ = kernel(call, weights.flatten(0, 1), 1)
+    return one.unflatten(0, weights.shape[:2])
+
+
+def kernel_batch_images(call: str, argument: str, value: object, count: int, shape: tuple[int, int, int]) -> None:
+    """Check the layout of pictures (N, ..., C, H, W) for N kernels; the operators check the rest."""
+    may_be = f"with {count} kernels it must be (N, ..., C, H, W) with N = {count} and (C, H, W) = {shape}"
+    if not isinstance(value, Tensor) or value.ndim < 4 or value.shape[0] != count:
+        fail(call, argument, describe(value), may_be)
+    if value.shape[-2:] != shape[1:] or (value.shape[-3] != shape[0] and shape[0] != 1):
+        fail(call, argument, describe(value), may_be)
+
+
 def converted_kernel(call: str, weight: Tensor, target: Sequence[object]) -> Tensor:
     """Return a checked weight on another device or in another dtype (arguments as for ``Tensor.to``)."""
     try:

@@ -31,17 +31,17 @@ def default_accuracy(dtype: torch.dtype) -> float:
     return 1e-7 if dtype == double_of(dtype) else 1e-5
 
 
-def prepare_pinv(
+def plan_pinv(
     operator: Convolution,
     damp: float,
     atol: float | None,
     rtol: float | None,
     solver: str,
-    tol: float | None,
-    max_iter: int | None,
-    applications: int,
-) -> PinvOperator:
-    """Check the arguments of ``pinv``, choose a solver and let it prepare."""
+    tol: float | None = None,
+    max_iter: int | None = None,
+    applications: int = 1,
+) -> Plan:
+    """Check the arguments of ``pinv`` and choose a solver; nothing is prepared."""
     call = "pinv"
     requested = arguments.choice(call, "solver", solver, ("auto", *NAMES))
     damp = arguments.non_negative(call, "damp", damp)
@@ -66,9 +66,13 @@ def prepare_pinv(
         else arguments.positive_integer(call, "max_iter", max_iter),
         applications=arguments.positive_integer(call, "applications", applications),
     )
-    plan = choose(problem, requested)
+    return choose(problem, requested)
+
+
+def prepare_pinv(operator: Convolution, plan: Plan) -> PinvOperator:
+    """Let the chosen solver prepare."""
     with torch.no_grad():
-        state = plan.solver.prepare(problem)
+        state = plan.solver.prepare(plan.problem)
     return PinvOperator(plan, state, operator.weight, is_adjoint=False)
 
 

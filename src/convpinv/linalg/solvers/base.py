@@ -87,6 +87,8 @@ class Solver(abc.ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    # Whether kernels that share one geometry (Geometry.kernels) are decomposed each by itself, with a threshold each.
+    serves_kernels_side_by_side: ClassVar[bool] = False
 
     @abc.abstractmethod
     def refuses(self, problem: Problem) -> str | None:
