@@ -9,7 +9,7 @@ from convpinv.arguments.errors import (
     ConvergenceError,
     ConvergenceWarning,
     ConvpinvError,
-    KernelGradientError,
+    GradientError,
     SolverRefusedError,
     called,
     describe,
@@ -31,24 +31,38 @@ from convpinv.arguments.numbers import (
     seed,
 )
 from convpinv.arguments.pictures import Pictures, noise_levels, pictures, psf, psf_fits, result_fits
-from convpinv.arguments.tensors import SUPPORTED_DTYPES, all_finite, converted_kernel, images, kernel, real_tensor
+from convpinv.arguments.tensors import (
+    ONE_PREPARATION,
+    SUPPORTED_DTYPES,
+    all_finite,
+    beneath_transforms,
+    converted_kernel,
+    damping,
+    images,
+    kernel,
+    real_tensor,
+    unbatched,
+)
 
 __all__ = [
+    "ONE_PREPARATION",
     "SUPPORTED_DTYPES",
     "ArgumentError",
     "Boundary",
     "ConvergenceError",
     "ConvergenceWarning",
     "ConvpinvError",
+    "GradientError",
     "IntegerPair",
-    "KernelGradientError",
     "Pictures",
     "SolverRefusedError",
     "all_finite",
+    "beneath_transforms",
     "boundary",
     "called",
     "choice",
     "converted_kernel",
+    "damping",
     "describe",
     "fail",
     "finite",
@@ -68,4 +82,5 @@ __all__ = [
     "real_tensor",
     "result_fits",
     "seed",
+    "unbatched",
 ]
