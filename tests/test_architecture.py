@@ -34,6 +34,8 @@ FLOORS = (
     ("solvers.conjugate_gradients", "solvers.frame"),
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov"),
     ("solvers.choose",),
+    ("inverse",),
+    ("derivatives",),
     ("pinv", "svd"),
     ("invertible",),
     ("operator",),

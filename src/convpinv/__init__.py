@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         ConvergenceError,
         ConvergenceWarning,
         ConvpinvError,
-        KernelGradientError,
+        GradientError,
         SolverRefusedError,
     )
     from convpinv.functional import conv_pinv2d
@@ -33,7 +33,7 @@ _HOMES = {
     "ConvpinvError": "convpinv.arguments",
     "DeblurReport": "convpinv.imaging",
     "DeblurResult": "convpinv.imaging",
-    "KernelGradientError": "convpinv.arguments",
+    "GradientError": "convpinv.arguments",
     "PinvOperator": "convpinv.linalg",
     "Solution": "convpinv.linalg",
     "SolverRefusedError": "convpinv.arguments",
@@ -55,7 +55,7 @@ __all__ = [
     "ConvpinvError",
     "DeblurReport",
     "DeblurResult",
-    "KernelGradientError",
+    "GradientError",
     "PinvOperator",
     "Solution",
     "SolverRefusedError",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments.errors import describe, fail
-from convpinv.arguments.numbers import positive_integer
+from convpinv.arguments.numbers import non_negative, positive_integer
 
 SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # Accepted at the door and computed in float32: a pseudo-inverse in half precision would have no digits.
@@ -22,6 +22,39 @@ def all_finite(value: Tensor) -> bool:
     if bool(torch.isfinite(value.sum())):
         return True
     return bool(torch.isfinite(value).all())
+
+
+def beneath_transforms(value: Tensor) -> Tensor:
+    """Return the plain tensor that transforms of ``torch.func`` have wrapped; the same tensor where none has."""
+    if torch.compiler.is_compiling():
+        return value
+    # torch.func.debug_unwrap is this, and younger than the oldest torch that is served.
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    while functorch.is_functorch_wrapped_tensor(value):
+        value = functorch.get_unwrapped(value)
+    return value
+
+
+ONE_PREPARATION = "a pseudo-inverse is prepared for one: map over the data alone, or loop"
+
+
+def unbatched(call: str, argument: str, value: Tensor) -> Tensor:
+    """Return the plain tensor beneath transforms, if none of them is ``torch.func.vmap`` over it."""
+    plain = beneath_transforms(value)
+    if plain.ndim != value.ndim:
+        fail(call, argument, "batched by torch.func.vmap", ONE_PREPARATION)
+    return plain
+
+
+def damping(call: str, damp: object) -> tuple[float, Tensor | None]:
+    """Return a damping as a number of at least 0, and as a tensor where it is one that can be differentiated by."""
+    if not isinstance(damp, Tensor):
+        return non_negative(call, "damp", damp), None
+    plain = unbatched(call, "damp", damp)
+    if plain.ndim or plain.dtype.is_complex or plain.dtype == torch.bool:
+        fail(call, "damp", describe(damp), "it may be a number or a real tensor without axes")
+    number = non_negative(call, "damp", plain.detach())
+    return number, damp if damp.dtype.is_floating_point else None
 
 
 def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
@@ -43,7 +76,8 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     count = positive_integer(call, "groups", groups)
     if weight.shape[0] % count:
         fail(call, "groups", count, f"it must divide the weight's {weight.shape[0]} output channels")
-    if not all_finite(weight.detach()):
+    # A graph cannot ask; NaN then travels as it does everywhere in torch.
+    if not torch.compiler.is_compiling() and not all_finite(beneath_transforms(weight).detach()):
         fail(call, "weight", "not finite", "it holds NaN or infinity; every entry must be a number")
     return weight, count
 
@@ -116,7 +150,11 @@ def images(
     if value.device != device:
         fail(call, argument, f"on {value.device}", f"the operator is on {device}; move one of them with .to(...)")
     # On an accelerator the question would stall the stream; NaN then travels as it does everywhere in torch.
-    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not all_finite(value.detach()):
+    if (
+        value.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not all_finite(beneath_transforms(value).detach())
+    ):
         fail(call, argument, "not finite", "it holds NaN or infinity, which would spread over the whole result")
     return value
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from convpinv.linalg import svd
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
-from convpinv.linalg.pinv import PinvOperator, plan_pinv, prepare_pinv
+from convpinv.linalg.pinv import PinvOperator, Request, prepare_pinv
 from convpinv.linalg.precision import in_full_precision
 
 
@@ -84,8 +84,8 @@ class InvertibleOperator(LinearOperator):
         >>> bool(torch.allclose(A.pinv()(A(x)), x, atol=1e-5))
         True
         """
-        plan = plan_pinv(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications)
-        prepared = prepare_pinv(self.convolution, plan)
+        request = Request.of(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications)
+        prepared = prepare_pinv(request)
         return prepared.H if self._is_adjoint else prepared
 
     def svdvals(self) -> Tensor:

@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 class OnDevice(Protocol):
     """Whatever says on which device it computes."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
 
 Subject = TypeVar("Subject", bound=OnDevice)

@@ -1,0 +1,435 @@
+r"""Derivatives of the pseudo-inverse by the data, the weight and the damping: reverse, forward, of any order.
+
+With ``x = P y``, the incoming gradient g, ``u = Pᴴ g``, ``r = y − A x`` and ``M = (AᴴA + damp² I)⁻¹``:
+
+- by y: ``u``;
+- by the weight, damp > 0: ``W(M g, r) − W(x, u)``, where ``W(image, output)`` is the gradient of
+  ``Re⟨output, A(weight) image⟩`` by the weight;
+- by the weight, damp = 0, constant rank: ``W(P u, r) − W(x, u) + W(g − Aᴴ u, Pᴴ x)`` (Golub and Pereyra, SIAM J. Numer.
+  Anal. 10, 1973);
+- by damp: ``−2·damp·Re⟨M g, x⟩``, with ``M = P Pᴴ`` on the range where damp = 0.
+
+Each formula is made of the same pieces again: the pseudo-inverse, the convolution, W. So the derivative of a
+derivative comes by itself, and nothing of an iteration is ever recorded. The adjoint of the pseudo-inverse is the
+pseudo-inverse of the adjoint: one implementation serves both, with the two arguments of W exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from convpinv import arguments
+from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.correlation import weight_gradient
+from convpinv.linalg.inverse import Inverse
+from convpinv.linalg.precision import in_full_precision
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that a pseudo-inverse was prepared from, and the values that it had then.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        What gradients flow to.
+    values : Tensor
+        What the preparation saw.
+    refusal : str or None
+        Why no gradient can be given, if so.
+    """
+
+    name: str
+    tensor: Tensor
+    values: Tensor
+    version: int | None
+    refusal: str | None
+
+    @staticmethod
+    def of(name: str, tensor: Tensor, values: Tensor, refusal: str | None = None) -> Source:
+        """Remember a tensor as it is now."""
+        plain = arguments.beneath_transforms(tensor)
+        # Tensors made in inference mode count no versions, and torch forbids to differentiate by them.
+        uncounted = torch.compiler.is_compiling() or plain.is_inference()
+        return Source(name, tensor, values, None if uncounted else plain._version, refusal)
+
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether a derivative by the tensor may be asked for."""
+        return is_tracked(self.tensor)
+
+    def tied(self) -> Tensor:
+        """Return the values that were prepared for, with the derivatives of the tensor."""
+        if torch.compiler.is_compiling():
+            # A graph cannot raise: where the tensor is no longer what was prepared for, the gradient is NaN.
+            same = (self.tensor.detach() == self.values).all()
+            gate = torch.where(same, 1.0, torch.nan).to(self.values.dtype)
+            return self.values + gate * (self.tensor - self.tensor.detach())
+        result = _Tie.apply(self.tensor, self)
+        assert isinstance(result, Tensor)
+        return result
+
+    def check(self) -> None:
+        """Raise where a derivative by the tensor would not be the one of what was prepared."""
+        if self.refusal is not None:
+            raise arguments.GradientError(
+                f"PinvOperator: a derivative by the {self.name} was asked for, with {self.refusal}"
+            )
+        plain = arguments.beneath_transforms(self.tensor)
+        changed = self.version is not None and plain._version != self.version
+        # What is written through .data counts no version; off the CPU the comparison would stall the stream.
+        if not changed and plain.device.type == "cpu":
+            changed = not torch.equal(plain.detach().to(self.values.dtype), self.values.to(plain.device))
+        if changed:
+            raise arguments.GradientError(
+                f"PinvOperator: the {self.name} was changed after pinv(); a derivative by it needs a new pinv()"
+            )
+
+
+class _Tie(torch.autograd.Function):
+    """The prepared values, standing for the tensor that they were taken from.
+
+    Saving these instead of the tensor lets gradients by the data alone be taken after the tensor has changed; only a
+    derivative that passes through here is refused then.
+    """
+
+    @staticmethod
+    def forward(tensor: Tensor, source: Source) -> Tensor:
+        """Return a copy: the values are the state's own."""
+        return source.values.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Source], output: Tensor) -> None:
+        """Keep the source, which is no tensor."""
+        ctx.source = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass on, if the tensor is still the same."""
+        ctx.source.check()
+        tensor = ctx.source.tensor
+        return gradients[0].to(device=tensor.device, dtype=tensor.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Pass on, if the tensor is still the same."""
+        ctx.source.check()
+        values = ctx.source.values
+        return tangents[0].to(device=values.device, dtype=values.dtype, copy=True)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        """Refuse: pinv() saw one tensor."""
+        _refuse_batched(inputs[1].name)
+
+
+class _Beneath(torch.autograd.Function):
+    """Runs a preparation on plain tensors: what is computed inside a transform of torch.func is wrapped by it.
+
+    The forward pass of a node is the one place that torch promises to be beneath all transforms.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor, prepare: Callable[[Tensor], Any], keep: Callable[[Any], None]) -> Tensor:
+        """Leave the result beside the graph."""
+        keep(prepare(weight.detach().clone()))
+        return weight.new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        """Nothing flows: :meth:`Source.tied` carries the derivatives."""
+        return None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Nothing flows here either."""
+        return tangents[0].new_zeros(())
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        """Refuse: one preparation is for one weight."""
+        _refuse_batched("weight")
+
+
+def beneath(weight: Tensor, prepare: Callable[[Tensor], _Result]) -> _Result:
+    """Prepare from a copy of a weight's values, out of reach of autograd and of the transforms of torch.func."""
+    if torch.compiler.is_compiling():
+        with torch.no_grad():
+            return prepare(weight.detach().clone())
+    results: list[_Result] = []
+    _Beneath.apply(weight, prepare, results.append)  # a list itself would be taken apart, and copied
+    return results[0]
+
+
+class _Linear(torch.autograd.Function):
+    """The pseudo-inverse as a linear map of the data; its backward pass is the adjoint, which is another of these."""
+
+    @staticmethod
+    def forward(batch: Tensor, inverse: Inverse) -> Tensor:
+        """Apply."""
+        return inverse.run(batch)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Inverse], output: Tensor) -> None:
+        """Keep the map: a linear map needs no more."""
+        ctx.inverse = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Adjoint state."""
+        return apply(gradients[0], None, None, ctx.inverse.H), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """Pictures are independent: one more axis of them is a larger batch."""
+        batch, inverse = inputs
+        folded = _folded(batch, in_dims[0], info.batch_size)
+        return _unfolded(apply(folded, None, None, inverse), info.batch_size), 0
+
+
+class _ForwardLinear(_Linear):
+    """The same with forward mode, which torch.compile would not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Linear: the tangent goes the way of the value."""
+        return apply(tangents[0], None, None, ctx.inverse)
+
+
+class _Dependence(torch.autograd.Function):
+    """Zeros that carry the derivative of the pseudo-inverse's value by the weight and the damping.
+
+    A node of its own beside :class:`_Linear`, because torch runs a node's whole backward pass even where one gradient
+    of it is asked: so a gradient by the data alone costs one application, and needs no weight that is still the same.
+    """
+
+    @staticmethod
+    def forward(batch: Tensor, value: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
+        """Nothing to add."""
+        return torch.zeros_like(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep data and value."""
+        batch, value, weight, damp, ctx.inverse = inputs
+        ctx.save_for_backward(batch, value, weight, damp)
+        ctx.save_for_forward(batch, value, weight, damp)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """The formulas at the head of this file."""
+        if gradients[0] is None:
+            return None, None, None, None, None
+        at = _Point.of(ctx.saved_tensors, ctx.inverse)
+        return None, None, *at.gradients(gradients[0]), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """Fold the axis into the batch; weight and damping are those that were prepared for."""
+        batch, value, weight, damp, inverse = inputs
+        for name, dimension in zip(("weight", "damp"), in_dims[2:4], strict=True):
+            if dimension is not None:
+                _refuse_batched(name)
+        size = info.batch_size
+        folded = _dependence(_folded(batch, in_dims[0], size), _folded(value, in_dims[1], size), weight, damp, inverse)
+        return _unfolded(folded, size), 0
+
+
+class _ForwardDependence(_Dependence):
+    """The same with forward mode, which torch.compile would not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """The formulas at the head of this file, transposed."""
+        at = _Point.of(ctx.saved_tensors, ctx.inverse)
+        return at.tangent(tangents[2], tangents[3])
+
+
+def is_tracked(*tensors: Tensor | None) -> bool:
+    """Whether autograd, forward mode or a transform of torch.func watches one of the tensors."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return any(
+        arguments.beneath_transforms(tensor) is not tensor or forward_ad.unpack_dual(tensor).tangent is not None
+        for tensor in given
+    )
+
+
+def apply(batch: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
+    """Apply a pseudo-inverse to a batch, differentiably where that may be asked for.
+
+    Parameters
+    ----------
+    batch : Tensor
+        (B, C, H, W) on the side that ``inverse`` takes.
+    weight, damp : Tensor or None
+        :meth:`Source.tied` values to differentiate by.
+    inverse : Inverse
+        What was prepared.
+    """
+    if not is_tracked(batch, weight, damp):
+        return inverse.run(batch)
+    kind = _Linear if torch.compiler.is_compiling() else _ForwardLinear
+    value = kind.apply(batch, inverse) if is_tracked(batch) else inverse.run(batch)
+    assert isinstance(value, Tensor)
+    return value if weight is None and damp is None else value + _dependence(batch, value, weight, damp, inverse)
+
+
+def _dependence(batch: Tensor, value: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
+    kind = _Dependence if torch.compiler.is_compiling() else _ForwardDependence
+    result = kind.apply(batch, value, weight, damp, inverse)
+    assert isinstance(result, Tensor)
+    return result
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where derivatives are taken: data y, value x, and the maps there, each differentiable in its turn."""
+
+    data: Tensor
+    value: Tensor
+    weight: Tensor | None
+    damp: Tensor | None
+    inverse: Inverse
+
+    @staticmethod
+    def of(saved: tuple[Any, ...], inverse: Inverse) -> _Point:
+        """Take up what a node saved; the value there knows of its data only, so tie it to the rest again."""
+        data, value, weight, damp = saved
+        if is_tracked(weight, damp):
+            value = value + _dependence(data, value, weight, damp, inverse)
+        return _Point(data, value, weight, damp, inverse)
+
+    @in_full_precision
+    def gradients(self, incoming: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients by weight and damping."""
+        forced = self._solve_back(incoming)
+        left, residual = incoming - self._back(forced), self.data - self._image(self.value)
+        pairs = [(self.value, -forced)]
+        if self._is_plain:
+            resolved = left / self._squared_damp
+            pairs.append((resolved, residual))
+        else:
+            again = self._solve(torch.cat([forced, residual]))
+            back_again = self._solve_back(torch.cat([self.value, left]))
+            resolved, returned = again.chunk(2)
+            forced_value, forced_left = back_again.chunk(2)
+            pairs.append((resolved, residual))
+            if self.inverse.damp:
+                left = left - self._back(forced_left)
+                residual = residual - self._image(returned)
+                resolved = resolved + left / self._squared_damp
+                forced_value = forced_value + residual / self._squared_damp
+            pairs.append((left, forced_value))
+        weight = damp = None
+        if self.weight is not None:
+            # W is bilinear, and sums over the batch: one call for all pairs.
+            images, outputs = (torch.cat(side) for side in zip(*pairs, strict=True))
+            if self.inverse.is_adjoint:
+                images, outputs = outputs, images
+            weight = weight_gradient(images, outputs, self.inverse.operator.geometry)
+        if self.damp is not None:
+            product = resolved.conj() * self.value
+            damp = -2.0 * self.damp * (product.real if product.is_complex() else product).sum()
+        return weight, damp
+
+    @in_full_precision
+    def tangent(self, weight: Tensor | None, damp: Tensor | None) -> Tensor:
+        """Tangent of the value for tangents of weight and damping."""
+        total = torch.zeros_like(self.value)
+        if weight is not None:
+            image, back = self._maps(weight)
+            residual = self.data - self._image(self.value)
+            moved = back(residual)
+            if self._is_plain:
+                total = total + moved / self._squared_damp - self._back(self._solve_back(moved / self._squared_damp))
+                total = total - self._solve(image(self.value))
+            else:
+                total = total + self._solve(self._solve_back(moved) - image(self.value))
+                forced = self._solve_back(self.value)
+                if self.inverse.damp:
+                    residual = residual - self._image(self._solve(residual))
+                    forced = forced + residual / self._squared_damp
+                moved = self._leave(back(forced))
+                total = total + (self._leave(moved) if self.inverse.damp else moved)
+        if damp is not None:
+            assert self.damp is not None
+            resolved = self._resolved(self.value)
+            total = total - 2.0 * self.damp * damp * resolved
+        return total
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data lie."""
+        return self.data.device
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.inverse.damp > 0.0 and not self.inverse.is_weakly_damped
+
+    @property
+    def _squared_damp(self) -> Tensor | float:
+        return self.inverse.damp**2 if self.damp is None else self.damp.square()
+
+    def _resolved(self, batch: Tensor) -> Tensor:
+        """``M x``, on the range of Aᴴ where damp = 0."""
+        if self._is_plain:
+            return self._leave(batch) / self._squared_damp
+        resolved = self._solve(self._solve_back(batch))
+        if self.inverse.damp:
+            resolved = resolved + self._leave(self._leave(batch)) / self._squared_damp
+        return resolved
+
+    def _leave(self, batch: Tensor) -> Tensor:
+        """``x − Aᴴ Pᴴ x``, which is ``x − P A x``: what the pseudo-inverse does not give back."""
+        return batch - self._back(self._solve_back(batch))
+
+    def _solve(self, batch: Tensor) -> Tensor:
+        return apply(batch, self.weight, self.damp, self.inverse)
+
+    def _solve_back(self, batch: Tensor) -> Tensor:
+        return apply(batch, self.weight, self.damp, self.inverse.H)
+
+    def _image(self, batch: Tensor) -> Tensor:
+        return self._maps(self.weight)[0](batch)
+
+    def _back(self, batch: Tensor) -> Tensor:
+        return self._maps(self.weight)[1](batch)
+
+    def _maps(self, weight: Tensor | None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The convolution that is inverted, with the given weight, and its adjoint."""
+        convolution = self.inverse.operator
+        if weight is not None:
+            convolution = Convolution(weight, convolution.geometry)
+        maps = convolution._apply, convolution._apply_adjoint
+        return (maps[1], maps[0]) if self.inverse.is_adjoint else maps
+
+
+def _folded(batch: Tensor, dimension: int | None, size: int) -> Tensor:
+    """(..., N at ``dimension``, ...) → (N·B, C, H, W)."""
+    moved = batch.expand(size, *batch.shape) if dimension is None else batch.movedim(dimension, 0)
+    return moved.flatten(0, 1)
+
+
+def _unfolded(batch: Tensor, size: int) -> Tensor:
+    return batch.unflatten(0, (size, -1))
+
+
+def _refuse_batched(name: str) -> NoReturn:
+    arguments.fail("pinv", name, "batched by torch.func.vmap", arguments.ONE_PREPARATION)
