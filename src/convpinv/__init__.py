@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         GradientError,
         SolverRefusedError,
     )
-    from convpinv.functional import conv_pinv2d
+    from convpinv.functional import conv_pinv1d, conv_pinv2d
     from convpinv.imaging import DeblurReport, DeblurResult, blur, deblur, estimate_noise, psf
     from convpinv.linalg import AdjointOperator, Conv2dOperator, PinvOperator, Solution, Status
 
@@ -39,6 +39,7 @@ _HOMES = {
     "SolverRefusedError": "convpinv.arguments",
     "Status": "convpinv.linalg",
     "blur": "convpinv.imaging",
+    "conv_pinv1d": "convpinv.functional",
     "conv_pinv2d": "convpinv.functional",
     "deblur": "convpinv.imaging",
     "estimate_noise": "convpinv.imaging",
@@ -61,6 +62,7 @@ __all__ = [
     "SolverRefusedError",
     "Status",
     "blur",
+    "conv_pinv1d",
     "conv_pinv2d",
     "deblur",
     "estimate_noise",

@@ -75,6 +75,20 @@ def test_kernels_of_any_scale_in_single_precision(factor: float) -> None:
     assert torch.allclose(conv_pinv2d(y, weight * factor, **whole) * factor, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+def test_kernels_of_any_scale_keep_their_plan(factor: float) -> None:
+    # The norm of such a kernel leaves float32's range: once everything then passed for a product.
+    weight = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    y = torch.rand(1, 12, 12)
+    assert Conv2dOperator(weight * factor, 12, padding=1).pinv().plan.solver.name == "dense"
+    expected = conv_pinv2d(y, weight, 12, padding=1, rtol=0.01)
+    assert torch.allclose(conv_pinv2d(y, weight * factor, 12, padding=1, rtol=0.01) * factor, expected, atol=1e-3)
+    product = torch.outer(weight[0, 0, 0], weight[0, 0, 1])[None, None]
+    expected = conv_pinv2d(y, product, 12, padding=1, rtol=0.01, solver="separable")
+    found = conv_pinv2d(y, product * factor, 12, padding=1, rtol=0.01, solver="separable") * factor
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
 def test_zero_kernel_has_the_zero_pseudo_inverse() -> None:
     for weight in (torch.zeros(1, 1, 3, 3), torch.zeros(3, 2, 3, 3)):
         for mode in ("circular", "zeros"):

@@ -29,6 +29,7 @@ from convpinv.arguments.numbers import (
     positive,
     positive_integer,
     seed,
+    single_integer,
 )
 from convpinv.arguments.pictures import Pictures, noise_levels, pictures, psf, psf_fits, result_fits
 from convpinv.arguments.tensors import (
@@ -43,6 +44,8 @@ from convpinv.arguments.tensors import (
     kernel_batch,
     kernel_batch_images,
     real_tensor,
+    signal_kernel,
+    signals,
     unbatched,
 )
 
@@ -86,5 +89,8 @@ __all__ = [
     "real_tensor",
     "result_fits",
     "seed",
+    "signal_kernel",
+    "signals",
+    "single_integer",
     "unbatched",
 ]

@@ -90,13 +90,46 @@ def kernel_batch(call: str, weights: Tensor) -> Tensor:
     return one.unflatten(0, weights.shape[:2])
 
 
-def kernel_batch_images(call: str, argument: str, value: object, count: int, shape: tuple[int, int, int]) -> None:
+def kernel_batch_images(
+    call: str, argument: str, value: object, count: int, shape: tuple[int, int, int], each_channel_alone: bool
+) -> None:
     """Check the layout of pictures (N, ..., C, H, W) for N kernels; the operators check the rest."""
     may_be = f"with {count} kernels it must be (N, ..., C, H, W) with N = {count} and (C, H, W) = {shape}"
     if not isinstance(value, Tensor) or value.ndim < 4 or value.shape[0] != count:
         fail(call, argument, describe(value), may_be)
-    if value.shape[-2:] != shape[1:] or (value.shape[-3] != shape[0] and shape[0] != 1):
+    if value.shape[-2:] != shape[1:] or (value.shape[-3] != shape[0] and not each_channel_alone):
         fail(call, argument, describe(value), may_be)
+
+
+def signal_kernel(call: str, weight: object) -> Tensor:
+    """Return the weight of a convolution along one axis, (Cout, Cin/groups, k) or a batch of them, as one row high."""
+    may_be = "it must be a tensor (Cout, Cin/groups, k), or (N, Cout, Cin/groups, k) for N kernels"
+    if not isinstance(weight, Tensor) or weight.ndim not in (3, 4) or weight.numel() == 0:
+        fail(call, "weight", describe(weight), may_be)
+    return weight.unsqueeze(-2)
+
+
+def signals(
+    call: str,
+    argument: str,
+    value: object,
+    shape: tuple[int, int, int],
+    kernels: int | None,
+    each_channel_alone: bool,
+) -> Tensor:
+    """Return signals (..., C, L), or (N, ..., C, L) for N kernels, as pictures one row high."""
+    channels, _, length = shape
+    fixed = f"(C, L) = {(channels, length)}"
+    may_be = f"it must be (C, L) or (B, C, L) with {fixed}"
+    axes = 2
+    if kernels is not None:
+        may_be = f"with {kernels} kernels it must be (N, C, L) or (N, B, C, L) with N = {kernels} and {fixed}"
+        axes = 3
+    if not isinstance(value, Tensor) or value.ndim < axes or value.shape[-1] != length:
+        fail(call, argument, describe(value), may_be)
+    if (value.shape[-2] != channels and not each_channel_alone) or (kernels is not None and value.shape[0] != kernels):
+        fail(call, argument, describe(value), may_be)
+    return value.unsqueeze(-2)
 
 
 def converted_kernel(call: str, weight: Tensor, target: Sequence[object]) -> Tensor:

@@ -34,7 +34,7 @@ def pinv_each(
     """
     weights = arguments.kernel_batch(call, weights)
     first = convolution(weights[0])
-    arguments.kernel_batch_images(call, "y", y, len(weights), first.out_shape)
+    arguments.kernel_batch_images(call, "y", y, len(weights), first.out_shape, first.each_channel_alone)
     together = _side_by_side(weights, first)
     if _one_solve_serves(first, together, options):
         return _at_once(y, len(weights), first, together.pinv(**options))
@@ -66,9 +66,8 @@ def _side_by_side(weights: Tensor, first: Conv2dOperator) -> Conv2dOperator:
 
 def _at_once(y: Tensor, count: int, first: Conv2dOperator, pinv: Callable[[Tensor], Tensor]) -> Tensor:
     """(N, ..., Cout, H', W') → (B, N·Cout, H', W') → (B, N·Cin, H, W) → (N, ..., Cin, H, W)."""
-    each_channel_alone = first.in_shape[0] == first.out_shape[0] == 1
-    leading = y.shape[1:-2] if each_channel_alone else y.shape[1:-3]
+    leading = y.shape[1:-2] if first.each_channel_alone else y.shape[1:-3]
     pictures = y.reshape(count, prod(leading), *first.out_shape).transpose(0, 1)
     found = pinv(pictures.flatten(1, 2)).unflatten(1, (count, first.in_shape[0])).transpose(0, 1)
-    inner = first.in_shape[1:] if each_channel_alone else first.in_shape
+    inner = first.in_shape[1:] if first.each_channel_alone else first.in_shape
     return found.reshape(count, *leading, *inner)

@@ -106,9 +106,8 @@ def prepare_pinv(request: Request) -> PinvOperator:
 
     inverse, damp_value = beneath(operator.weight, prepare)
     weight = Source.of("weight", operator.weight, inverse.operator.weight, inverse.no_weight_gradient)
-    return PinvOperator(
-        inverse, weight, None if request.damp is None else Source.of("damping", request.damp, damp_value)
-    )
+    damp = None if request.damp is None else Source.of("damping", request.damp, damp_value)
+    return PinvOperator(inverse, weight, damp)
 
 
 @final

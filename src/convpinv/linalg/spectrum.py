@@ -144,7 +144,7 @@ def frobenius_norms(matrices: Tensor, kernels: int = 1) -> Tensor:
 
 
 def invert_matrices(matrices: Tensor, regularization: Regularization, kernels: int = 1) -> Tensor:
-    """Pseudo-inverse of each matrix of a stack (G, ..., m, n) → (G, ..., n, m), the threshold taken kernel by kernel."""
+    """Pseudo-inverse of each matrix of a stack (G, ..., m, n) → (G, ..., n, m), with a threshold for each kernel."""
     rows, columns = matrices.shape[-2:]
     if min(rows, columns) == 1:
         norms = frobenius_norms(matrices, kernels)
