@@ -68,9 +68,9 @@ class Source:
     def tied(self) -> Tensor:
         """Return the values that were prepared for, with the derivatives of the tensor."""
         if torch.compiler.is_compiling():
-            # A graph cannot raise: where the tensor is no longer what was prepared for, the gradient is NaN.
-            same = (self.tensor.detach() == self.values).all()
-            gate = torch.where(same, 1.0, torch.nan).to(self.values.dtype)
+            # A graph cannot raise: where check() would, the gradient is NaN.
+            unchanged = (self.tensor.detach() == self.values).all() & (self.refusal is None)
+            gate = torch.where(unchanged, 1.0, torch.nan).to(self.values.dtype)
             return self.values + gate * (self.tensor - self.tensor.detach())
         result = _Tie.apply(self.tensor, self)
         assert isinstance(result, Tensor)
@@ -323,52 +323,53 @@ class _Point:
         if self._is_plain:
             resolved = left / self._squared_damp
             pairs.append((resolved, residual))
+            slope = _inner(resolved, self.value)
         else:
-            again = self._solve(torch.cat([forced, residual]))
-            back_again = self._solve_back(torch.cat([self.value, left]))
-            resolved, returned = again.chunk(2)
-            forced_value, forced_left = back_again.chunk(2)
+            # M g = P u + N² g/damp² and r = damp² (Pᴴ x + N'² y/damp²), with N = I − P A and N' = I − A P.
+            resolved, returned = self._solve(torch.cat([forced, residual])).chunk(2)
+            forced_value, forced_left = self._solve_back(torch.cat([self.value, left])).chunk(2)
             pairs.append((resolved, residual))
+            slope = _inner(forced, forced_value)
             if self.inverse.damp:
                 left = left - self._back(forced_left)
-                residual = residual - self._image(returned)
-                resolved = resolved + left / self._squared_damp
-                forced_value = forced_value + residual / self._squared_damp
+                slope = slope + _inner(resolved + left / self._squared_damp, returned)
+                forced_value = forced_value + (residual - self._image(returned)) / self._squared_damp
             pairs.append((left, forced_value))
-        weight = damp = None
+        weight = None
         if self.weight is not None:
             # W is bilinear, and sums over the batch: one call for all pairs.
             images, outputs = (torch.cat(side) for side in zip(*pairs, strict=True))
             if self.inverse.is_adjoint:
                 images, outputs = outputs, images
             weight = weight_gradient(images, outputs, self.inverse.operator.geometry)
-        if self.damp is not None:
-            product = resolved.conj() * self.value
-            damp = -2.0 * self.damp * (product.real if product.is_complex() else product).sum()
-        return weight, damp
+        return weight, None if self.damp is None else -2.0 * self.damp * slope
 
     def tangent(self, weight: Tensor | None, damp: Tensor | None) -> Tensor:
         """Tangent of the value for tangents of weight and damping."""
+        residual = self.data - self._image(self.value)
         total = torch.zeros_like(self.value)
+        if self._is_plain:
+            if weight is not None:
+                image, back = self._maps(weight)
+                total = total + self._leave(back(residual)) / self._squared_damp - self._solve(image(self.value))
+            if damp is not None:
+                total = total - 2.0 * self.damp * damp * self._leave(self.value) / self._squared_damp
+            return total
+        forced_value = self._solve_back(self.value)
+        returned = self._solve(residual) if self.inverse.damp else None
+        if damp is not None:
+            resolved = self._solve(forced_value)
+            if returned is not None:
+                resolved = resolved + self._leave(returned) / self._squared_damp
+            total = total - 2.0 * self.damp * damp * resolved
         if weight is not None:
             image, back = self._maps(weight)
-            residual = self.data - self._image(self.value)
-            moved = back(residual)
-            if self._is_plain:
-                total = total + moved / self._squared_damp - self._back(self._solve_back(moved / self._squared_damp))
-                total = total - self._solve(image(self.value))
+            total = total + self._solve(self._solve_back(back(residual)) - image(self.value))
+            if returned is None:
+                total = total + self._leave(back(forced_value))
             else:
-                total = total + self._solve(self._solve_back(moved) - image(self.value))
-                forced = self._solve_back(self.value)
-                if self.inverse.damp:
-                    residual = residual - self._image(self._solve(residual))
-                    forced = forced + residual / self._squared_damp
-                moved = self._leave(back(forced))
-                total = total + (self._leave(moved) if self.inverse.damp else moved)
-        if damp is not None:
-            assert self.damp is not None
-            resolved = self._resolved(self.value)
-            total = total - 2.0 * self.damp * damp * resolved
+                forced_value = forced_value + (residual - self._image(returned)) / self._squared_damp
+                total = total + self._leave(self._leave(back(forced_value)))
         return total
 
     @property
@@ -378,15 +379,6 @@ class _Point:
     @property
     def _squared_damp(self) -> Tensor | float:
         return self.inverse.damp**2 if self.damp is None else self.damp.square()
-
-    def _resolved(self, batch: Tensor) -> Tensor:
-        """``M x``, on the range of Aᴴ where damp = 0."""
-        if self._is_plain:
-            return self._leave(batch) / self._squared_damp
-        resolved = self._solve(self._solve_back(batch))
-        if self.inverse.damp:
-            resolved = resolved + self._leave(self._leave(batch)) / self._squared_damp
-        return resolved
 
     def _leave(self, batch: Tensor) -> Tensor:
         """``x − Aᴴ Pᴴ x``, which is ``x − P A x``: what the pseudo-inverse does not give back."""
@@ -411,6 +403,12 @@ class _Point:
             convolution = Convolution(weight, convolution.geometry)
         maps = convolution._apply, convolution._apply_adjoint
         return (maps[1], maps[0]) if self.inverse.is_adjoint else maps
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """``Re⟨left, right⟩`` over the whole batch."""
+    product = left.conj() * right
+    return (product.real if product.is_complex() else product).sum()
 
 
 def _folded(batch: Tensor, dimension: int | None, size: int) -> Tensor:

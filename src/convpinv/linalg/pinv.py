@@ -70,7 +70,7 @@ def prepare_pinv(
             applications=count,
         )
         inverse = Inverse.prepare(choose(problem, requested))
-        return inverse, torch.tensor(number, dtype=values.dtype.to_real(), device=values.device)
+        return inverse, values.real.new_full((), number)
 
     inverse, damp_value = beneath(operator.weight, prepare)
     weight = Source.of("weight", operator.weight, inverse.operator.weight, inverse.no_weight_gradient)
