@@ -19,7 +19,7 @@ def conv_pinv2d(
     groups: int = 1,
     padding_mode: str = "zeros",
     *,
-    damp: float = 0.0,
+    damp: float | Tensor = 0.0,
     atol: float | None = None,
     rtol: float | None = None,
     solver: str = "auto",

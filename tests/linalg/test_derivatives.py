@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -115,9 +116,7 @@ def inverse_of(case: Case, adjoint: bool) -> Callable[..., Tensor]:
     return run
 
 
-def arguments_of(
-    case: Case, damp: float, adjoint: bool, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor | float, ...]:
+def arguments_of(case: Case, damp: float, adjoint: bool, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
     parameters = case.parameters(dtype)
     operator = case.operator(parameters)
     data = random_images(operator.in_shape if adjoint else operator.out_shape, operator, 3, 1).requires_grad_()
