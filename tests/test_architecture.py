@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "arguments": {"arguments"},
     "linalg": {"arguments", "linalg"},
     "functional": {"arguments", "linalg", "functional"},
+    "nn": {"arguments", "linalg", "nn"},
     "testing": {"arguments", "linalg", "testing"},
     "imaging": {"arguments", "linalg", "imaging"},
     "__main__": {"app"},
@@ -39,7 +40,7 @@ FLOORS = (
     ("pinv", "svd"),
     ("invertible",),
     ("operator",),
-    ("kernel_batch",),
+    ("kernel_batch", "current"),
 )
 HEAVY = ("dask", "zarr", "matplotlib", "fastapi", "tifffile", "imagecodecs", "PIL", "scipy", "skimage", "typer", "rich")
 

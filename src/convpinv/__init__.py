@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convpinv import testing
+    from convpinv import nn, testing
     from convpinv.arguments import (
         ArgumentError,
         ConvergenceError,
@@ -43,6 +43,7 @@ _HOMES = {
     "conv_pinv2d": "convpinv.functional",
     "deblur": "convpinv.imaging",
     "estimate_noise": "convpinv.imaging",
+    "nn": "convpinv",
     "psf": "convpinv.imaging",
     "testing": "convpinv",
 }
@@ -66,6 +67,7 @@ __all__ = [
     "conv_pinv2d",
     "deblur",
     "estimate_noise",
+    "nn",
     "psf",
     "testing",
 ]

@@ -57,6 +57,16 @@ def damping(call: str, damp: object) -> tuple[float, Tensor | None]:
     return number, damp if damp.dtype.is_floating_point else None
 
 
+def fixed_or_learned(call: str, argument: str, value: object) -> float | torch.nn.Parameter:
+    """Return a damping as a module keeps it: a parameter, or a number."""
+    number, tensor = damping(call, value)
+    if isinstance(value, torch.nn.Parameter) and tensor is not None:
+        return value
+    if tensor is not None and tensor.requires_grad:
+        fail(call, argument, describe(value), "a damping that learns must be a torch.nn.Parameter")
+    return number
+
+
 def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     """Return a checked convolution weight (Cout, Cin/groups, kH, kW) and the number of groups.
 

@@ -60,7 +60,9 @@ def _sources(axis: Axis, device: torch.device) -> Tensor | None:
     if axis.boundary is Boundary.ZEROS:
         return None
     # Numbers are cached, not tensors: one made in inference mode would be met outside it.
-    return torch.tensor(_source_numbers(axis), device=device)
+    # Dynamo looks through a cache, and warns that it does.
+    numbers = axis.sources() if torch.compiler.is_compiling() else _source_numbers(axis)
+    return torch.tensor(numbers, device=device)
 
 
 @lru_cache(maxsize=256)

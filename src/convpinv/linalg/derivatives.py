@@ -69,9 +69,9 @@ class Source:
     def tied(self) -> Tensor:
         """Return the values that were prepared for, with the derivatives of the tensor."""
         if torch.compiler.is_compiling():
-            # A graph cannot raise: where the tensor is no longer what was prepared for, the gradient is NaN.
-            same = (self.tensor.detach() == self.values).all()
-            gate = torch.where(same, 1.0, torch.nan).to(self.values.dtype)
+            # A graph cannot raise: where check() would, the gradient is NaN.
+            unchanged = (self.tensor.detach() == self.values).all() & (self.refusal is None)
+            gate = torch.where(unchanged, 1.0, torch.nan).to(self.values.dtype)
             return self.values + gate * (self.tensor - self.tensor.detach())
         result = _Tie.apply(self.tensor, self)
         assert isinstance(result, Tensor)
@@ -173,89 +173,77 @@ def beneath(weight: Tensor, prepare: Callable[[Tensor], _Result]) -> _Result:
     return results[0]
 
 
-class _Linear(torch.autograd.Function):
-    """The pseudo-inverse as a linear map of the data; its backward pass is the adjoint, which is another of these."""
+class _Application(torch.autograd.Function):
+    """The pseudo-inverse applied: linear in the data, and dependent on weight and damping as the head of the file says.
+
+    What it computes is the plain tensors' affair, so weight and damping are there for their derivatives alone.
+    """
 
     @staticmethod
-    def forward(batch: Tensor, inverse: Inverse) -> Tensor:
+    def forward(batch: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
         """Apply."""
         return inverse.run(batch)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Inverse], output: Tensor) -> None:
-        """Keep the map: a linear map needs no more."""
-        ctx.inverse = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Adjoint state."""
-        return apply(gradients[0], None, None, ctx.inverse.H), None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        """Pictures are independent: one more axis of them is a larger batch."""
-        batch, inverse = inputs
-        folded = _folded(batch, in_dims[0], info.batch_size)
-        return _unfolded(apply(folded, None, None, inverse), info.batch_size), 0
-
-
-class _ForwardLinear(_Linear):
-    """The same with forward mode, which torch.compile would not take."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        """Linear: the tangent goes the way of the value."""
-        return apply(tangents[0], None, None, ctx.inverse)
-
-
-class _Dependence(torch.autograd.Function):
-    """Zeros that carry the derivative of the pseudo-inverse's value by the weight and the damping.
-
-    A node of its own beside :class:`_Linear`, because torch runs a node's whole backward pass even where one gradient
-    of it is asked: so a gradient by the data alone costs one application, and needs no weight that is still the same.
-    """
-
-    @staticmethod
-    def forward(batch: Tensor, value: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
-        """Nothing to add."""
-        return torch.zeros_like(value)
-
-    @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep data and value."""
-        batch, value, weight, damp, ctx.inverse = inputs
-        ctx.save_for_backward(batch, value, weight, damp)
-        ctx.save_for_forward(batch, value, weight, damp)
+        """Keep what the formulas need: nothing, where only the data are differentiated by."""
+        batch, weight, damp, ctx.inverse = inputs
         ctx.set_materialize_grads(False)
+        ctx.is_linear = weight is None and damp is None
+        kept = (None,) * 4 if ctx.is_linear else (batch, output, weight, damp)
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        """The formulas at the head of this file."""
-        if gradients[0] is None:
-            return None, None, None, None, None
-        at = _Point.of(ctx.saved_tensors, ctx.inverse)
-        return None, None, *at.gradients(gradients[0]), None
+        """Adjoint state by the data; by weight and damping the formulas at the head of the file."""
+        incoming, inverse = gradients[0], ctx.inverse
+        if incoming is None:
+            return None, None, None, None
+        data, value, weight, damp = ctx.saved_tensors
+        forced = apply(incoming, weight, damp, inverse.H)
+        if not _asks_for_more(ctx):
+            return forced, None, None, None
+        return forced, *_Point(data, value, weight, damp, inverse).gradients(incoming, forced), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-        """Fold the axis into the batch; weight and damping are those that were prepared for."""
-        batch, value, weight, damp, inverse = inputs
-        for name, dimension in zip(("weight", "damp"), in_dims[2:4], strict=True):
+        """Pictures are independent: one more axis of them is a larger batch. There is one weight and one damping."""
+        batch, weight, damp, inverse = inputs
+        for name, dimension in zip(("weight", "damp"), in_dims[1:3], strict=True):
             if dimension is not None:
                 _refuse_batched(name)
-        size = info.batch_size
-        folded = _dependence(_folded(batch, in_dims[0], size), _folded(value, in_dims[1], size), weight, damp, inverse)
-        return _unfolded(folded, size), 0
+        moved = batch.movedim(in_dims[0], 0)
+        value = apply(moved.flatten(0, 1), weight, damp, inverse)
+        return value.unflatten(0, (info.batch_size, -1)), 0
 
 
-class _ForwardDependence(_Dependence):
+class _ForwardApplication(_Application):
     """The same with forward mode, which torch.compile would not take."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        """The formulas at the head of this file, transposed."""
-        at = _Point.of(ctx.saved_tensors, ctx.inverse)
-        return at.tangent(tangents[2], tangents[3])
+        """Linear in the data; by weight and damping the formulas of the backward pass, transposed."""
+        data, value, weight, damp = ctx.saved_tensors
+        parts = []
+        if tangents[0] is not None:
+            parts.append(apply(tangents[0], weight, damp, ctx.inverse))
+        if tangents[1] is not None or tangents[2] is not None:
+            parts.append(_Point(data, value, weight, damp, ctx.inverse).tangent(tangents[1], tangents[2]))
+        return sum(parts[1:], start=parts[0])
+
+
+def _asks_for_more(ctx: Any) -> bool:
+    """Whether the backward pass that runs will use a gradient by weight or damping.
+
+    ``needs_input_grad`` says what might be used, the engine what will be: a gradient by the data alone should cost one
+    application, and succeed where those by the weight could not be given.
+    """
+    if torch.compiler.is_compiling():
+        return any(ctx.needs_input_grad[1:3])
+    # An edge for each tensor among the inputs, the data first.
+    nodes = [node for node, _ in ctx.next_functions[1:]]
+    return any(node is not None and torch._C._will_engine_execute_node(node) for node in nodes)
 
 
 def is_tracked(*tensors: Tensor | None) -> bool:
@@ -285,17 +273,10 @@ def apply(batch: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: In
     """
     if not is_tracked(batch, weight, damp):
         return inverse.run(batch)
-    kind = _Linear if torch.compiler.is_compiling() else _ForwardLinear
-    value = kind.apply(batch, inverse) if is_tracked(batch) else inverse.run(batch)
+    kind = _Application if torch.compiler.is_compiling() else _ForwardApplication
+    value = kind.apply(batch, weight, damp, inverse)
     assert isinstance(value, Tensor)
-    return value if weight is None and damp is None else value + _dependence(batch, value, weight, damp, inverse)
-
-
-def _dependence(batch: Tensor, value: Tensor, weight: Tensor | None, damp: Tensor | None, inverse: Inverse) -> Tensor:
-    kind = _Dependence if torch.compiler.is_compiling() else _ForwardDependence
-    result = kind.apply(batch, value, weight, damp, inverse)
-    assert isinstance(result, Tensor)
-    return result
+    return value
 
 
 @dataclass(frozen=True)
@@ -308,70 +289,64 @@ class _Point:
     damp: Tensor | None
     inverse: Inverse
 
-    @staticmethod
-    def of(saved: tuple[Any, ...], inverse: Inverse) -> _Point:
-        """Take up what a node saved; the value there knows of its data only, so tie it to the rest again."""
-        data, value, weight, damp = saved
-        if is_tracked(weight, damp):
-            value = value + _dependence(data, value, weight, damp, inverse)
-        return _Point(data, value, weight, damp, inverse)
-
     @in_full_precision
-    def gradients(self, incoming: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients by weight and damping."""
-        forced = self._solve_back(incoming)
+    def gradients(self, incoming: Tensor, forced: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients by weight and damping, where ``forced`` is that by the data."""
         left, residual = incoming - self._back(forced), self.data - self._image(self.value)
         pairs = [(self.value, -forced)]
         if self._is_plain:
             resolved = left / self._squared_damp
             pairs.append((resolved, residual))
+            slope = _inner(resolved, self.value)
         else:
-            again = self._solve(torch.cat([forced, residual]))
-            back_again = self._solve_back(torch.cat([self.value, left]))
-            resolved, returned = again.chunk(2)
-            forced_value, forced_left = back_again.chunk(2)
+            # M g = P u + N² g/damp² and r = damp² (Pᴴ x + N'² y/damp²), with N = I − P A and N' = I − A P.
+            resolved, returned = self._solve(torch.cat([forced, residual])).chunk(2)
+            forced_value, forced_left = self._solve_back(torch.cat([self.value, left])).chunk(2)
             pairs.append((resolved, residual))
+            slope = _inner(forced, forced_value)
             if self.inverse.damp:
                 left = left - self._back(forced_left)
-                residual = residual - self._image(returned)
-                resolved = resolved + left / self._squared_damp
-                forced_value = forced_value + residual / self._squared_damp
+                slope = slope + _inner(resolved + left / self._squared_damp, returned)
+                forced_value = forced_value + (residual - self._image(returned)) / self._squared_damp
             pairs.append((left, forced_value))
-        weight = damp = None
+        weight = None
         if self.weight is not None:
             # W is bilinear, and sums over the batch: one call for all pairs.
             images, outputs = (torch.cat(side) for side in zip(*pairs, strict=True))
             if self.inverse.is_adjoint:
                 images, outputs = outputs, images
             weight = weight_gradient(images, outputs, self.inverse.operator.geometry)
-        if self.damp is not None:
-            product = resolved.conj() * self.value
-            damp = -2.0 * self.damp * (product.real if product.is_complex() else product).sum()
-        return weight, damp
+        return weight, None if self.damp is None else -2.0 * self.damp * slope
 
     @in_full_precision
     def tangent(self, weight: Tensor | None, damp: Tensor | None) -> Tensor:
         """Tangent of the value for tangents of weight and damping."""
+        residual = self.data - self._image(self.value)
         total = torch.zeros_like(self.value)
-        if weight is not None:
-            image, back = self._maps(weight)
-            residual = self.data - self._image(self.value)
-            moved = back(residual)
-            if self._is_plain:
-                total = total + moved / self._squared_damp - self._back(self._solve_back(moved / self._squared_damp))
-                total = total - self._solve(image(self.value))
-            else:
-                total = total + self._solve(self._solve_back(moved) - image(self.value))
-                forced = self._solve_back(self.value)
-                if self.inverse.damp:
-                    residual = residual - self._image(self._solve(residual))
-                    forced = forced + residual / self._squared_damp
-                moved = self._leave(back(forced))
-                total = total + (self._leave(moved) if self.inverse.damp else moved)
+        if self._is_plain:
+            if weight is not None:
+                image, back = self._maps(weight)
+                total = total + self._leave(back(residual)) / self._squared_damp - self._solve(image(self.value))
+            if damp is not None:
+                assert self.damp is not None
+                total = total - 2.0 * self.damp * damp * self._leave(self.value) / self._squared_damp
+            return total
+        forced_value = self._solve_back(self.value)
+        returned = self._solve(residual) if self.inverse.damp else None
         if damp is not None:
             assert self.damp is not None
-            resolved = self._resolved(self.value)
+            resolved = self._solve(forced_value)
+            if returned is not None:
+                resolved = resolved + self._leave(returned) / self._squared_damp
             total = total - 2.0 * self.damp * damp * resolved
+        if weight is not None:
+            image, back = self._maps(weight)
+            total = total + self._solve(self._solve_back(back(residual)) - image(self.value))
+            if returned is None:
+                total = total + self._leave(back(forced_value))
+            else:
+                forced_value = forced_value + (residual - self._image(returned)) / self._squared_damp
+                total = total + self._leave(self._leave(back(forced_value)))
         return total
 
     @property
@@ -386,15 +361,6 @@ class _Point:
     @property
     def _squared_damp(self) -> Tensor | float:
         return self.inverse.damp**2 if self.damp is None else self.damp.square()
-
-    def _resolved(self, batch: Tensor) -> Tensor:
-        """``M x``, on the range of Aᴴ where damp = 0."""
-        if self._is_plain:
-            return self._leave(batch) / self._squared_damp
-        resolved = self._solve(self._solve_back(batch))
-        if self.inverse.damp:
-            resolved = resolved + self._leave(self._leave(batch)) / self._squared_damp
-        return resolved
 
     def _leave(self, batch: Tensor) -> Tensor:
         """``x − Aᴴ Pᴴ x``, which is ``x − P A x``: what the pseudo-inverse does not give back."""
@@ -421,14 +387,10 @@ class _Point:
         return (maps[1], maps[0]) if self.inverse.is_adjoint else maps
 
 
-def _folded(batch: Tensor, dimension: int | None, size: int) -> Tensor:
-    """(..., N at ``dimension``, ...) → (N·B, C, H, W)."""
-    moved = batch.expand(size, *batch.shape) if dimension is None else batch.movedim(dimension, 0)
-    return moved.flatten(0, 1)
-
-
-def _unfolded(batch: Tensor, size: int) -> Tensor:
-    return batch.unflatten(0, (size, -1))
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """``Re⟨left, right⟩`` over the whole batch."""
+    product = left.conj() * right
+    return (product.real if product.is_complex() else product).sum()
 
 
 def _refuse_batched(name: str) -> NoReturn:

@@ -23,7 +23,7 @@ class InvertibleOperator(LinearOperator):
     @in_full_precision
     def pinv(
         self,
-        damp: float = 0.0,
+        damp: float | Tensor = 0.0,
         atol: float | None = None,
         rtol: float | None = None,
         solver: str = "auto",

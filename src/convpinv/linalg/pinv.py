@@ -13,6 +13,7 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.derivatives import Source, apply, beneath
 from convpinv.linalg.inverse import Inverse
 from convpinv.linalg.linear_operator import LinearOperator
+from convpinv.linalg.precision import in_full_precision
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
@@ -91,6 +92,12 @@ class Request:
             applications=self.applications,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weight lies."""
+        return self.operator.device
+
+    @in_full_precision
     def plan(self) -> Plan:
         """Choose a solver for the weight as it is; nothing is prepared."""
         return choose(self.problem(), self.solver)
@@ -102,7 +109,7 @@ def prepare_pinv(request: Request) -> PinvOperator:
 
     def prepare(values: Tensor) -> tuple[Inverse, Tensor]:
         inverse = Inverse.prepare(choose(request.problem(values), request.solver))
-        return inverse, torch.tensor(number, dtype=values.dtype.to_real(), device=values.device)
+        return inverse, values.real.new_full((), number)
 
     inverse, damp_value = beneath(operator.weight, prepare)
     weight = Source.of("weight", operator.weight, inverse.operator.weight, inverse.no_weight_gradient)

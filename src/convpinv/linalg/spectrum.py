@@ -152,9 +152,11 @@ def invert_matrices(matrices: Tensor, regularization: Regularization, kernels: i
         # k ᴴ/‖k‖ first, then 1/‖k‖: neither can overflow before the product does.
         direction = matrices.mH / torch.where(norms > 0, norms, torch.ones_like(norms))
         return direction * inverses
-    bound = float(frobenius_norms(matrices).max())
+    # A graph of torch.compile cannot branch on the bound: there the decomposition serves every damping.
+    branches = regularization.is_default_cut and regularization.damp > 0.0 and not torch.compiler.is_compiling()
+    bound = float(frobenius_norms(matrices).max()) if branches else 0.0
     # Below the default threshold σ/(σ² + damp²) is less than rounding here, so that cutting or not is the same.
-    if regularization.is_default_cut and bound > 0.0 and regularization.damp >= CHOLESKY_DAMP * bound:
+    if bound > 0.0 and regularization.damp >= CHOLESKY_DAMP * bound:
         # At unit scale: the squares in a Gram matrix of 1e-25 or 1e30 would leave float32's range.
         return _damped_inverse(matrices / bound, regularization.damp / bound) / bound
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
