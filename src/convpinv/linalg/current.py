@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from convpinv import arguments
 from convpinv.linalg.derivatives import is_tracked
 from convpinv.linalg.operator import AdjointOperator, Conv2dOperator
 from convpinv.linalg.pinv import PinvOperator, Request
@@ -31,18 +33,26 @@ class CurrentPinv:
         damp = options["damp"]
         if is_tracked(operator.convolution.weight, damp if isinstance(damp, Tensor) else None):
             return operator.pinv(**options)
-        return self._kept_or_new(operator, options)
+        return _outside_graphs(self._kept_or_new, operator, options)  # pyright: ignore[reportCallIssue]
 
-    @torch.compiler.disable  # a graph would neither keep nor compare
     def _kept_or_new(self, operator: Operator, options: dict[str, Any]) -> PinvOperator:
-        if self._kept is None or not _serves(self._kept, operator, float(options["damp"])):
+        number, _ = arguments.damping("pinv", options["damp"])
+        if self._kept is None or not _serves(self._kept, operator, number):
             # What inference mode makes could not be met outside it.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = operator.detach().pinv(**options)
+                self._kept = operator.detach().pinv(**{**options, "damp": number})
         return self._kept
 
     def __getstate__(self) -> dict[str, None]:
         return {"_kept": None}
+
+
+@torch.compiler.disable
+def _outside_graphs(
+    keep: Callable[[Operator, dict[str, Any]], PinvOperator], operator: Operator, options: dict[str, Any]
+) -> PinvOperator:
+    """Break a graph of ``torch.compile``, which would neither keep nor compare."""
+    return keep(operator, options)
 
 
 def _serves(kept: PinvOperator, operator: Operator, damp: float) -> bool:
