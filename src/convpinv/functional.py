@@ -50,14 +50,14 @@ def conv_pinv2d(
 
     Raises
     ------
-    ArgumentError, ConvergenceError, KernelGradientError
+    ArgumentError, ConvergenceError, GradientError
         As :meth:`Conv2dOperator.pinv` and what it returns do.
 
     Notes
     -----
     Prepares and applies. Where one kernel serves many calls, ``Conv2dOperator(...).pinv(...)`` prepares once.
-    Differentiable by y, to any order. Undamped inverses of blurs amplify noise without bound: for pictures that
-    were measured use ``damp``, or :func:`convpinv.deblur`.
+    Differentiable by y, by ``weight`` and by a ``damp`` that is a tensor, to any order. Undamped inverses of blurs
+    amplify noise without bound: for pictures that were measured use ``damp``, or :func:`convpinv.deblur`.
 
     Examples
     --------

@@ -89,7 +89,7 @@ CASES = [
     Case("fourier", (1, 1, 2, 3), {**SAME, "padding_mode": "circular"}, "difference"),
     *(Case("separable", (2, 1, 3, 2), {"padding": 1, "padding_mode": str(mode)}, "product") for mode in Boundary),
     Case("separable", (1, 2, 2, 3), {"padding": "valid", "stride": (1, 2)}, "product"),
-    *(Case("krylov", (2, 1, 3, 3), {"padding": 1, "padding_mode": str(mode)}, damps=(0.0, 0.4)) for mode in Boundary),
+    *(Case("krylov", (2, 1, 2, 2), {**SAME, "padding_mode": str(mode)}, damps=(0.0, 0.4)) for mode in Boundary),
     Case("krylov", (1, 1, 2, 2), {"padding": "valid"}),
     Case("krylov", (1, 1, 2, 3), {"padding": (1, 2)}),  # full
     Case("krylov", (1, 2, 2, 3), {"padding": 1, "stride": 2}),

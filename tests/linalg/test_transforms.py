@@ -73,6 +73,8 @@ def test_transforms_agree_with_the_dense_matrix(solver: str, damp: float) -> Non
     tangents = torch.randn_like(weight), torch.randn_like(y)
     value, tangent = jvp(ours, (weight, y), tangents)[:2]
     expected_value, expected = torch.autograd.functional.jvp(dense, (weight, y), tangents)
+    assert isinstance(expected_value, Tensor)
+    assert isinstance(expected, Tensor)
     assert close(value, expected_value)
     assert close(tangent, expected)
     incoming = torch.randn(1, *SIZE, dtype=torch.float64)
@@ -173,13 +175,13 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(("outputs", "damp"), [(1, 0.2), (2, 0.0)])
-def test_memory_does_not_grow_with_iterations(outputs: int, damp: float) -> None:
-    weight = torch.randn(outputs, 1, 5, 5, dtype=torch.float64, requires_grad=True)
-    operator = Conv2dOperator(weight, 20, padding=2)
+@pytest.mark.parametrize(("damp", "loose"), [(0.5, 0.5), (0.0, 0.3)])
+def test_memory_does_not_grow_with_iterations(damp: float, loose: float) -> None:
+    weight = torch.randn(1, 1, 5, 5, dtype=torch.float64, requires_grad=True)
+    operator = Conv2dOperator(weight, 12, padding=2)
     y = torch.randn(4, *operator.out_shape, dtype=torch.float64, requires_grad=True)
     iterations, peaks, saved = [], [], []
-    for tol in (0.3, 1e-10):
+    for tol in (loose, 1e-10):
         pinv = operator.pinv(damp=damp, solver="krylov", tol=tol)
         iterations.append(pinv.solve(y).iterations)
         held: list[int] = []
@@ -193,8 +195,7 @@ def test_memory_does_not_grow_with_iterations(outputs: int, damp: float) -> None
             torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (y, weight))
         peaks.append(memory.peak)
         saved.append(sum(held))
-    assert iterations[0] <= 15, iterations
-    assert iterations[1] >= 8 * iterations[0], iterations
+    assert iterations[0] <= 10 <= 80 <= iterations[1], iterations
     assert saved[0] == saved[1]
     assert abs(peaks[1] - peaks[0]) < 0.1 * peaks[0]
 

@@ -80,7 +80,7 @@ class Source:
         """Raise where a derivative by the tensor would not be the one of what was prepared."""
         if self.refusal is not None:
             raise arguments.GradientError(
-                f"PinvOperator: a derivative by the {self.name} was asked for, with {self.refusal}"
+                f"PinvOperator: no derivative by the {self.name} is given where {self.refusal}"
             )
         plain = arguments.beneath_transforms(self.tensor)
         changed = self.version is not None and plain._version != self.version
