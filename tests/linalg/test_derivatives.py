@@ -90,9 +90,9 @@ CASES = [
     *(Case("separable", (2, 1, 3, 2), {"padding": 1, "padding_mode": str(mode)}, "product") for mode in Boundary),
     Case("separable", (1, 2, 2, 3), {"padding": "valid", "stride": (1, 2)}, "product"),
     *(Case("krylov", (2, 1, 2, 2), {**SAME, "padding_mode": str(mode)}, damps=(0.0, 0.4)) for mode in Boundary),
-    Case("krylov", (1, 1, 2, 2), {"padding": "valid"}),
-    Case("krylov", (1, 1, 2, 3), {"padding": (1, 2)}),  # full
-    Case("krylov", (1, 2, 2, 3), {"padding": 1, "stride": 2}),
+    Case("krylov", (1, 1, 2, 2), {"padding": "valid"}, damps=(0.0, 0.4)),
+    Case("krylov", (1, 1, 2, 3), {"padding": (1, 2)}, damps=(0.0, 0.02)),  # full
+    Case("krylov", (1, 2, 2, 3), {"padding": 1, "stride": 2}, damps=(0.0, 0.4)),
     # Data outside the range leave the undamped iteration fewer digits.
     Case("krylov", (3, 1, 2, 2), {"padding": "valid"}, "repeated", tol=1e-11),
 ]
@@ -136,6 +136,8 @@ def test_both_orders_by_data_weight_and_damping(case: Case, adjoint: bool) -> No
         # An entry's scale goes with 1/damp, and that of a second derivative with its cube.
         scale = float(run(*given_arguments).detach().abs().max())
         assert gradcheck(run, given_arguments, atol=1e-5 * max(1.0, scale**2), rtol=1e-4, fast_mode=True), damp
+        if case.solver == "krylov" and case.options.get("padding_mode") in ("reflect", "replicate") and not damp:
+            continue  # the second order of undamped iterations takes seconds; the other two borders show it
         assert gradgradcheck(run, given_arguments, atol=1e-4 * max(1.0, scale**3), rtol=1e-3, fast_mode=True), damp
 
 
