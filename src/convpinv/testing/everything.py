@@ -100,7 +100,7 @@ def check_operator(
     with torch.no_grad():
         for family in (_adjoints, _linearity, _identities, _dense, _scaling, _gradients, _kernel_gradient):
             laws += family(subject)
-    report = Report(tuple(laws), subject.dense.condition)
+    report = Report(tuple(laws), subject.dense.condition, subject.eps)
     if report.broken:
         names = ", ".join(law.name for law in report.broken)
         raise AssertionError(f"{len(report.broken)} of {len(laws)} laws are broken: {names}\n{report}")

@@ -29,11 +29,13 @@ class Report:
     """What :func:`check_operator` found; prints as a table.
 
     ``condition`` is the ratio of the largest singular value to the smallest that is not cut, both with damping added
-    in squares; None where the operator is too large to say.
+    in squares; None where the operator is too large to say. Errors below ``eps``, the rounding unit of the dtype, are
+    printed as that: what they are is chance.
     """
 
     laws: tuple[Law, ...]
     condition: float | None
+    eps: float
 
     @property
     def broken(self) -> tuple[Law, ...]:
@@ -50,5 +52,7 @@ class Report:
                 continue
             verdict = "BROKEN" if law.is_broken else "holds"
             note = f": {law.note}" if law.note else ""
-            lines.append(f"{law.name:<{width}}  {law.error:<7.0e}  {law.tolerance:<9.0e}  {verdict}{note}")
+            lines.append(
+                f"{law.name:<{width}}  {max(law.error, self.eps):<7.0e}  {law.tolerance:<9.0e}  {verdict}{note}"
+            )
         return "\n".join(lines)
