@@ -108,7 +108,7 @@ def check_operator(
 
 
 def _adjoints(subject: Subject) -> list[Law]:
-    of_operator, of_pinv = "⟨A x, y⟩ = ⟨x, Aᴴ y⟩", "⟨A⁺ y, x⟩ = ⟨y, A⁺ᴴ x⟩"
+    of_operator, of_pinv = "⟨Ax, y⟩ = ⟨x, Aᴴy⟩", "⟨A⁺y, x⟩ = ⟨y, A⁺ᴴx⟩"
 
     def run(operator: Operator, name: str) -> dict[str, float]:
         (error,) = adjoint_errors(operator).values()

@@ -51,7 +51,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 @torch.no_grad()
 def check_adjoint(operator: Operator, tol: float | None = None) -> float:
-    """Check ``⟨A x, y⟩ = ⟨x, Aᴴ y⟩`` on random pictures (the dot-test).
+    """Check ``⟨Ax, y⟩ = ⟨x, Aᴴy⟩`` on random pictures (the dot-test).
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def adjoint_errors(operator: Operator) -> dict[str, float]:
     left = torch.vdot(image.flatten(), y.flatten())
     right = torch.vdot(x.flatten(), back.flatten())
     scale = torch.maximum(image.norm() * y.norm(), x.norm() * back.norm())
-    return {"⟨A x, y⟩ = ⟨x, Aᴴ y⟩": float((left - right).abs() / scale) if float(scale) > 0 else 0.0}
+    return {"⟨Ax, y⟩ = ⟨x, Aᴴy⟩": float((left - right).abs() / scale) if float(scale) > 0 else 0.0}
 
 
 @torch.no_grad()
