@@ -12,7 +12,7 @@ from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
-from convpinv.linalg.solvers.choose import NAMES, Plan, choose
+from convpinv.linalg.solvers.choose import NAMES, Plan, choose, prepare
 from convpinv.linalg.spectrum import Regularization
 
 DEFAULT_MAX_ITERATIONS = 2000
@@ -65,9 +65,8 @@ def prepare_pinv(
         else arguments.positive_integer(call, "max_iter", max_iter),
         applications=arguments.positive_integer(call, "applications", applications),
     )
-    plan = choose(problem, requested)
     with torch.no_grad():
-        state = plan.solver.prepare(problem)
+        plan, state = prepare(choose(problem, requested))
     return PinvOperator(plan, state, operator.weight, is_adjoint=False)
 
 

@@ -27,6 +27,10 @@ class Status(enum.Enum):
         "stopped making progress before the tolerance",
         "the tolerance is below what rounding allows, or damp = 0 meets singular values near 0 (raise damp or tol)",
     )
+    INACCURATE = (
+        "solved directly, and not to the accuracy",
+        "singular values too near 0 for the damping (raise damp or tol)",
+    )
 
     @property
     def message(self) -> str:
@@ -82,6 +86,13 @@ class Problem:
     applications: int
 
 
+class UnsuitableError(Exception):
+    """Raised by :meth:`Solver.prepare` where the numbers, not the shape, show that a solver cannot serve.
+
+    The message is the sentence that :meth:`Solver.refuses` could not know beforehand; it never leaves the package.
+    """
+
+
 class Solver(abc.ABC):
     """A way of applying a pseudo-inverse. Solvers hold nothing; what :meth:`prepare` returns is the state."""
 
@@ -102,7 +113,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, problem: Problem) -> Any:
-        """Do once what does not depend on y."""
+        """Do once what does not depend on y; may raise :class:`UnsuitableError`."""
 
     @abc.abstractmethod
     def apply(self, state: Any, batch: Tensor) -> Solution:
