@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "arguments": {"arguments"},
     "linalg": {"arguments", "linalg"},
     "functional": {"arguments", "linalg", "functional"},
+    "nn": {"arguments", "linalg", "nn"},
     "testing": {"arguments", "linalg", "testing"},
     "imaging": {"arguments", "linalg", "imaging"},
     "__main__": {"app"},
@@ -24,19 +25,25 @@ MAY_IMPORT = {
 }
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
-    ("geometry",),
+    ("geometry", "precision"),
     ("polyphase", "linear_operator"),
     ("spectrum",),
     ("correlation",),
     ("convolution",),
     ("structure",),
     ("solvers.base",),
-    ("solvers.conjugate_gradients", "solvers.frame"),
-    ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov"),
+    ("solvers.conjugate_gradients", "solvers.frame", "solvers.border_layout", "solvers.bordered"),
+    ("solvers.border_systems",),
+    ("solvers.half_periodic", "solvers.border_refinement"),
+    ("solvers.border_cost",),
+    ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov", "solvers.border"),
     ("solvers.choose",),
+    ("inverse",),
+    ("derivatives",),
     ("pinv", "svd"),
     ("invertible",),
     ("operator",),
+    ("kernel_batch", "current"),
 )
 HEAVY = ("dask", "zarr", "matplotlib", "fastapi", "tifffile", "imagecodecs", "PIL", "scipy", "skimage", "typer", "rich")
 

@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convpinv import testing
+    from convpinv import nn, testing
     from convpinv.arguments import (
         ArgumentError,
         ConvergenceError,
         ConvergenceWarning,
         ConvpinvError,
-        KernelGradientError,
+        GradientError,
         SolverRefusedError,
     )
-    from convpinv.functional import conv_pinv2d
+    from convpinv.functional import conv_pinv1d, conv_pinv2d
     from convpinv.imaging import DeblurReport, DeblurResult, blur, deblur, estimate_noise, psf
     from convpinv.linalg import AdjointOperator, Conv2dOperator, PinvOperator, Solution, Status
 
@@ -33,15 +33,17 @@ _HOMES = {
     "ConvpinvError": "convpinv.arguments",
     "DeblurReport": "convpinv.imaging",
     "DeblurResult": "convpinv.imaging",
-    "KernelGradientError": "convpinv.arguments",
+    "GradientError": "convpinv.arguments",
     "PinvOperator": "convpinv.linalg",
     "Solution": "convpinv.linalg",
     "SolverRefusedError": "convpinv.arguments",
     "Status": "convpinv.linalg",
     "blur": "convpinv.imaging",
+    "conv_pinv1d": "convpinv.functional",
     "conv_pinv2d": "convpinv.functional",
     "deblur": "convpinv.imaging",
     "estimate_noise": "convpinv.imaging",
+    "nn": "convpinv",
     "psf": "convpinv.imaging",
     "testing": "convpinv",
 }
@@ -55,15 +57,17 @@ __all__ = [
     "ConvpinvError",
     "DeblurReport",
     "DeblurResult",
-    "KernelGradientError",
+    "GradientError",
     "PinvOperator",
     "Solution",
     "SolverRefusedError",
     "Status",
     "blur",
+    "conv_pinv1d",
     "conv_pinv2d",
     "deblur",
     "estimate_noise",
+    "nn",
     "psf",
     "testing",
 ]

@@ -29,8 +29,8 @@ class ConvergenceWarning(UserWarning):
     """A restoration reached its limit of iterations: near its goal, and not at it."""
 
 
-class KernelGradientError(ConvpinvError, NotImplementedError):
-    """A gradient by the kernel was asked for, which this version does not give."""
+class GradientError(ConvpinvError, RuntimeError):
+    """A derivative was asked for that cannot be given truly; the message says why, and the remedy."""
 
 
 def fail(call: str, argument: str, was: object, may_be: str) -> NoReturn:

@@ -55,6 +55,15 @@ def integer_pair(call: str, argument: str, value: object, minimum: int) -> tuple
     return pair
 
 
+def single_integer(call: str, argument: str, value: object, minimum: int) -> int:
+    """Return an integer, or the one entry of a sequence as ``torch.nn.Conv1d`` keeps it, of at least ``minimum``."""
+    alone = value[0] if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1 else value
+    number = _integer(alone)
+    if number is None or number < minimum:
+        fail(call, argument, describe(value), f"it must be an integer of at least {minimum}")
+    return number
+
+
 def _integer(value: object) -> int | None:
     """Return a Python or NumPy integer as the first; None for anything else, booleans too."""
     if isinstance(value, bool | np.bool_ | Tensor | np.ndarray) or not isinstance(value, SupportsIndex):

@@ -48,11 +48,18 @@ class Convolution(LinearOperator):
     def _prepared_correlator(self) -> Correlator:
         # The kernel's transform is kept only while it can be told to be current: a kernel that learns must not meet a
         # graph that was freed, nor one that was changed in place the transform of its former values.
-        if self.weight.requires_grad or self.weight.is_inference() or torch.is_inference_mode_enabled():
+        # In a graph of torch.compile keeping would be a side effect; in a transform of torch.func what is computed
+        # belongs to the transform and must not outlive it.
+        if torch.compiler.is_compiling() or self.weight.requires_grad:
+            return Correlator(self.weight, self.geometry)
+        if self.weight.is_inference() or torch.is_inference_mode_enabled():
             return Correlator(self.weight, self.geometry)
         version = self.weight._version
         if self._kept is None or self._kept[0] != version:
-            self._kept = version, Correlator(self.weight, self.geometry)
+            correlator = Correlator(self.weight, self.geometry)
+            if correlator.is_transformed:
+                return correlator
+            self._kept = version, correlator
         return self._kept[1]
 
     def _apply(self, batch: Tensor) -> Tensor:

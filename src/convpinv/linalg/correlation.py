@@ -8,15 +8,17 @@ kernel in float32 takes 0.6 ms either way, and small pictures are faster directl
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
-from convpinv.arguments import Boundary
+from convpinv.arguments import Boundary, beneath_transforms
 from convpinv.linalg import spectrum
 from convpinv.linalg.geometry import Axis, Geometry
-from convpinv.linalg.polyphase import join_phases, split_phases
+from convpinv.linalg.polyphase import join_phases, split_phases, tap_values
 
 
 def pad(image: Tensor, geometry: Geometry) -> Tensor:
@@ -58,7 +60,9 @@ def _sources(axis: Axis, device: torch.device) -> Tensor | None:
     if axis.boundary is Boundary.ZEROS:
         return None
     # Numbers are cached, not tensors: one made in inference mode would be met outside it.
-    return torch.tensor(_source_numbers(axis), device=device)
+    # Dynamo looks through a cache, and warns that it does.
+    numbers = axis.sources() if torch.compiler.is_compiling() else _source_numbers(axis)
+    return torch.tensor(numbers, device=device)
 
 
 @lru_cache(maxsize=256)
@@ -89,6 +93,12 @@ class Correlator:
         self._geometry = geometry
         self._grid = valid_grid(geometry)
         self._symbol = _valid_symbol(weight, geometry, self._grid) if prefers_fft(geometry, weight.dtype) else None
+
+    @property
+    def is_transformed(self) -> bool:
+        """Whether what was computed from the weight belongs to a transform of torch.func."""
+        symbol = self._symbol if self._symbol is not None else self._weight
+        return beneath_transforms(symbol) is not symbol
 
     def apply(self, padded: Tensor) -> Tensor:
         """(B, Cin, padded) → (B, Cout, out)."""
@@ -122,6 +132,58 @@ class Correlator:
     @property
     def _fine_grid(self) -> tuple[int, int]:
         return self._grid[0] * self._geometry.rows.stride, self._grid[1] * self._geometry.columns.stride
+
+
+def weight_gradient(image: Tensor, output: Tensor, geometry: Geometry) -> Tensor:
+    r"""Gradient by the weight of ``Re⟨output, A(weight) image⟩``, for a batch of images and one of outputs.
+
+    .. math:: W_{o,c,t,u} = \sum_{b,i,j} y_{b,o,i,j} \; \overline{\tilde x_{b,c,\; s_1 i + d_1 t,\; s_2 j + d_2 u}}
+
+    with x̃ the padded image: torch's convention for complex weights (the conjugate Wirtinger derivative, doubled).
+    Real-bilinear, and made of tensor operations alone: a nested ``torch.autograd.grad`` could not be differentiated
+    by ``torch.func``.
+    """
+    padded = pad(image, geometry)
+    if prefers_fft(geometry, image.dtype):
+        return _weight_gradient_by_fft(padded, output, geometry)
+    if not image.is_complex():
+        return _direct_weight_gradient(padded, output, geometry)
+    # The sum over the batch adds the two products of which a complex one's real and imaginary part consist.
+    real = _direct_weight_gradient(
+        torch.cat([padded.real, padded.imag]), torch.cat([output.real, output.imag]), geometry
+    )
+    imaginary = _direct_weight_gradient(
+        torch.cat([padded.real, -padded.imag]), torch.cat([output.imag, output.real]), geometry
+    )
+    return torch.complex(real, imaginary)
+
+
+def _direct_weight_gradient(padded: Tensor, output: Tensor, geometry: Geometry) -> Tensor:
+    rows, columns = geometry.axes
+    shape = (geometry.out_channels, geometry.in_channels // geometry.groups, rows.taps, columns.taps)
+    # torch's annotation says int where its code and documentation take pairs.
+    strides: Any = geometry.stride
+    dilations: Any = geometry.dilation
+    return conv2d_weight(padded, shape, output, strides, 0, dilations, geometry.groups)
+
+
+def _weight_gradient_by_fft(padded: Tensor, output: Tensor, geometry: Geometry) -> Tensor:
+    """Correlate image and output at all lags, and read it at the lags of the taps."""
+    rows, columns = geometry.axes
+    grid = valid_grid(geometry)
+    groups, batch = geometry.groups, padded.shape[0]
+    used = padded[..., : rows.used_size, : columns.used_size]
+    fine = (grid[0] * rows.stride, grid[1] * columns.stride)
+    inputs = spectrum.transform(split_phases(_extend(used, fine), geometry.stride))
+    outputs = spectrum.transform(_extend(output, grid))
+    frequencies = inputs.shape[-2:]
+    product = torch.einsum(
+        "bgmhw,bgnhw->gmnhw",
+        outputs.reshape(batch, groups, -1, *frequencies),
+        inputs.reshape(batch, groups, -1, *frequencies).conj(),
+    )
+    placed = spectrum.inverse_transform(product, grid, padded.is_complex())
+    return tap_values(placed, without_padding(geometry))
 
 
 def multiply(symbol: Tensor, coarse: Tensor) -> Tensor:

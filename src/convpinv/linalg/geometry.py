@@ -106,13 +106,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Two axes, channels and groups: everything about a convolution but the kernel's values."""
+    """Two axes, channels and groups: everything about a convolution but the kernel's values.
+
+    ``kernels`` convolutions of one shape may stand side by side, which share out channels and groups and have a rank
+    threshold each.
+    """
 
     rows: Axis
     columns: Axis
     in_channels: int
     out_channels: int
     groups: int
+    kernels: int = 1
 
     @property
     def axes(self) -> tuple[Axis, Axis]:

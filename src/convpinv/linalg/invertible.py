@@ -7,7 +7,9 @@ from torch import Tensor
 from convpinv.linalg import svd
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.linear_operator import LinearOperator
-from convpinv.linalg.pinv import PinvOperator, prepare_pinv
+from convpinv.linalg.pinv import PinvOperator, Request, prepare_pinv
+from convpinv.linalg.precision import in_full_precision
+from convpinv.linalg.solvers.choose import Plan
 
 
 class InvertibleOperator(LinearOperator):
@@ -19,9 +21,10 @@ class InvertibleOperator(LinearOperator):
     convolution: Convolution
     _is_adjoint: bool
 
+    @in_full_precision
     def pinv(
         self,
-        damp: float = 0.0,
+        damp: float | Tensor = 0.0,
         atol: float | None = None,
         rtol: float | None = None,
         solver: str = "auto",
@@ -82,8 +85,46 @@ class InvertibleOperator(LinearOperator):
         >>> bool(torch.allclose(A.pinv()(A(x)), x, atol=1e-5))
         True
         """
-        prepared = prepare_pinv(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications)
+        request = Request.of(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications)
+        prepared = prepare_pinv(request)
         return prepared.H if self._is_adjoint else prepared
+
+    @in_full_precision
+    def plan(
+        self,
+        damp: float | Tensor = 0.0,
+        atol: float | None = None,
+        rtol: float | None = None,
+        solver: str = "auto",
+        tol: float | None = None,
+        max_iter: int | None = None,
+        applications: int = 1,
+    ) -> Plan:
+        """What :meth:`pinv` would do with the same arguments, and what that costs; nothing is prepared.
+
+        Returns
+        -------
+        Plan
+            ``print`` it: the solver, the memory and the work of preparing, the solvers that refuse and why.
+
+        Raises
+        ------
+        ArgumentError, SolverRefusedError
+            As :meth:`pinv` does.
+
+        Notes
+        -----
+        Only facts that cost little are asked for. A solver may turn out not to suit the numbers when it prepares;
+        then :meth:`pinv` goes on to the next one, and :meth:`PinvOperator.explain` says so.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.rand(32, 32, 3, 3, dtype=torch.float64), (128, 128), padding=1)
+        >>> A.plan().solver.name
+        'border'
+        """
+        return Request.of(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications).plan()
 
     def svdvals(self) -> Tensor:
         """Singular values of the operator, largest first; see :func:`convpinv.linalg.svd.svdvals`."""

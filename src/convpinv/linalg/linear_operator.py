@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
+from convpinv.linalg.precision import in_full_precision
 
 # Columns of the dense matrix that are computed at once: bounds the memory of to_dense by about 64 pictures' worth.
 _DENSE_CHUNK = 256
@@ -40,27 +41,33 @@ class LinearOperator(abc.ABC):
     def _call_name(self) -> str:
         """Name by which error messages call this operator."""
 
+    @property
+    def each_channel_alone(self) -> bool:
+        """Whether pictures of any number of channels pass, because one channel goes in and one comes out."""
+        return self.in_shape[0] == self.out_shape[0] == 1
+
     def __call__(self, image: Tensor) -> Tensor:
         """Apply to one image (C, H, W) or to a batch (..., C, H, W)."""
         return self._through(image, self._apply)
 
+    @in_full_precision
     def _through(self, image: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """Check an image, run something on it as a batch (B, C, H, W), and give the result the image's layout."""
-        each_channel_alone = self.in_shape[0] == self.out_shape[0] == 1
-        image = arguments.images(
-            self._call_name, "its argument", image, self.in_shape, self.dtype, self.device, each_channel_alone
+        """Check an image, run something on it as a batch (B, C, H, W), and give the result its layout and dtype."""
+        checked = arguments.images(
+            self._call_name, "its argument", image, self.in_shape, self.dtype, self.device, self.each_channel_alone
         )
-        channels = 1 if each_channel_alone else self.in_shape[0]
-        leading = image.shape[:-2] if each_channel_alone else (*image.shape[:-3], self.out_shape[0])
+        channels = self.in_shape[0]
+        leading = image.shape[:-2] if self.each_channel_alone else (*image.shape[:-3], self.out_shape[0])
         if image.numel() == 0:  # an empty batch, which FFTs refuse
             return image.new_zeros(*leading, *self.out_shape[1:])
-        result = run(image.reshape(-1, channels, *image.shape[-2:]))
-        return result.reshape(*leading, *result.shape[-2:])
+        result = run(checked.reshape(-1, channels, *image.shape[-2:]))
+        return result.reshape(*leading, *result.shape[-2:]).to(image.dtype)
 
     def __matmul__(self, image: Tensor) -> Tensor:
         """``A @ x`` is ``A(x)``."""
         return self(image)
 
+    @in_full_precision
     def to_dense(self) -> Tensor:
         """Matrix (prod(out_shape), prod(in_shape)) of this operator; row-major pictures. For small operators."""
         size = prod(self.in_shape)

@@ -25,7 +25,8 @@ class Conv2dOperator(InvertibleOperator):
     Parameters
     ----------
     weight : Tensor
-        Kernel (Cout, Cin/groups, kH, kW); float32, float64, complex64 or complex128, on any device. Finite.
+        Kernel (Cout, Cin/groups, kH, kW); float32, float64, complex64 or complex128, on any device. Finite. One in
+        float16 or bfloat16 becomes float32: the operator then is float32.
     input_size : int or (int, int)
         (H, W) of the pictures, in pixels.
     stride, dilation : int or (int, int)
@@ -47,7 +48,8 @@ class Conv2dOperator(InvertibleOperator):
     -----
     Applying costs what the convolution costs, by FFT where the kernel has many taps. ``A(x)`` is differentiable by
     the picture and by the weight. Where Cin = Cout = 1, ``A`` takes pictures of any number of channels and treats
-    each channel alone.
+    each channel alone. A float32 operator takes pictures in float16 and bfloat16 too, computes them in float32 and
+    gives them back in their own dtype; ``torch.autocast`` does not reach inside.
 
     Examples
     --------
@@ -102,7 +104,7 @@ class Conv2dOperator(InvertibleOperator):
 
     @property
     def weight(self) -> Tensor:
-        """The kernel (Cout, Cin/groups, kH, kW), shared with whoever gave it."""
+        """The kernel (Cout, Cin/groups, kH, kW), shared with whoever gave it unless that one was in half precision."""
         return self.convolution.weight
 
     @property

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, final
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.derivatives import Source, apply, beneath
+from convpinv.linalg.inverse import Inverse
 from convpinv.linalg.linear_operator import LinearOperator
+from convpinv.linalg.precision import in_full_precision
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
-from convpinv.linalg.solvers.choose import NAMES, Plan, choose, prepare
+from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.spectrum import Regularization
 
 DEFAULT_MAX_ITERATIONS = 2000
@@ -30,44 +33,88 @@ def default_accuracy(dtype: torch.dtype) -> float:
     return 1e-7 if dtype == double_of(dtype) else 1e-5
 
 
-def prepare_pinv(
-    operator: Convolution,
-    damp: float,
-    atol: float | None,
-    rtol: float | None,
-    solver: str,
-    tol: float | None,
-    max_iter: int | None,
-    applications: int,
-) -> PinvOperator:
-    """Check the arguments of ``pinv``, choose a solver and let it prepare."""
-    call = "pinv"
-    requested = arguments.choice(call, "solver", solver, ("auto", *NAMES))
-    damp = arguments.non_negative(call, "damp", damp)
-    if damp > LARGEST_DAMP:
-        arguments.fail(call, "damp", damp, f"it may be at most {LARGEST_DAMP:g}")
-    regularization = Regularization.resolve(
-        damp,
-        arguments.optional_non_negative(call, "atol", atol),
-        arguments.optional_non_negative(call, "rtol", rtol),
-        operator.dtype,
-        operator.in_shape[1:],
-    )
-    given = arguments.optional_non_negative(call, "tol", tol)
-    tolerance = default_tolerance(operator.dtype) if given is None else given
-    problem = Problem(
-        operator=operator.detach(),
-        regularization=regularization,
-        tolerance=tolerance,
-        accuracy=default_accuracy(operator.dtype) * tolerance / default_tolerance(operator.dtype),
-        max_iterations=DEFAULT_MAX_ITERATIONS
-        if max_iter is None
-        else arguments.positive_integer(call, "max_iter", max_iter),
-        applications=arguments.positive_integer(call, "applications", applications),
-    )
-    with torch.no_grad():
-        plan, state = prepare(choose(problem, requested))
-    return PinvOperator(plan, state, operator.weight, is_adjoint=False)
+@dataclass(frozen=True)
+class Request:
+    """The checked arguments of ``pinv`` for a convolution: they make a plan for given values of its weight."""
+
+    operator: Convolution
+    solver: str
+    regularization: Regularization
+    damp: Tensor | None
+    tolerance: float
+    max_iterations: int
+    applications: int
+
+    @staticmethod
+    def of(
+        operator: Convolution,
+        damp: float | Tensor = 0.0,
+        atol: float | None = None,
+        rtol: float | None = None,
+        solver: str = "auto",
+        tol: float | None = None,
+        max_iter: int | None = None,
+        applications: int = 1,
+    ) -> Request:
+        """Check the arguments."""
+        call = "pinv"
+        requested = arguments.choice(call, "solver", solver, ("auto", *NAMES))
+        number, tensor = arguments.damping(call, damp)
+        if number > LARGEST_DAMP:
+            arguments.fail(call, "damp", number, f"it may be at most {LARGEST_DAMP:g}")
+        regularization = Regularization.resolve(
+            number,
+            arguments.optional_non_negative(call, "atol", atol),
+            arguments.optional_non_negative(call, "rtol", rtol),
+            operator.dtype,
+            operator.in_shape[1:],
+        )
+        given = arguments.optional_non_negative(call, "tol", tol)
+        tolerance = default_tolerance(operator.dtype) if given is None else given
+        iterations = (
+            DEFAULT_MAX_ITERATIONS if max_iter is None else arguments.positive_integer(call, "max_iter", max_iter)
+        )
+        count = arguments.positive_integer(call, "applications", applications)
+        arguments.unbatched(call, "weight", operator.weight)
+        return Request(operator, requested, regularization, tensor, tolerance, iterations, count)
+
+    def problem(self, values: Tensor | None = None) -> Problem:
+        """What a solver is asked for, with given values of the weight or those that it has."""
+        if values is None:
+            values = arguments.beneath_transforms(self.operator.weight).detach()
+        dtype = self.operator.dtype
+        return Problem(
+            operator=Convolution(values, self.operator.geometry),
+            regularization=self.regularization,
+            tolerance=self.tolerance,
+            accuracy=default_accuracy(dtype) * self.tolerance / default_tolerance(dtype),
+            max_iterations=self.max_iterations,
+            applications=self.applications,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weight lies."""
+        return self.operator.device
+
+    @in_full_precision
+    def plan(self) -> Plan:
+        """Choose a solver for the weight as it is; nothing is prepared."""
+        return choose(self.problem(), self.solver)
+
+
+def prepare_pinv(request: Request) -> PinvOperator:
+    """Choose a solver and let it prepare."""
+    operator, number = request.operator, request.regularization.damp
+
+    def prepare(values: Tensor) -> tuple[Inverse, Tensor]:
+        inverse = Inverse.prepare(choose(request.problem(values), request.solver))
+        return inverse, values.real.new_full((), number)
+
+    inverse, damp_value = beneath(operator.weight, prepare)
+    weight = Source.of("weight", operator.weight, inverse.operator.weight, inverse.no_weight_gradient)
+    damp = None if request.damp is None else Source.of("damping", request.damp, damp_value)
+    return PinvOperator(inverse, weight, damp)
 
 
 @final
@@ -87,25 +134,29 @@ class PinvOperator(LinearOperator):
     True
     """
 
-    def __init__(self, plan: Plan, state: Any, weight: Tensor, is_adjoint: bool) -> None:
-        self.plan = plan
-        self._state = state
+    def __init__(self, inverse: Inverse, weight: Source, damp: Source | None) -> None:
+        self._inverse = inverse
         self._weight = weight
-        self._is_adjoint = is_adjoint
-        operator = plan.problem.operator
+        self._damp = damp
+        operator = inverse.operator
         shapes = (operator.out_shape, operator.in_shape)
-        self.in_shape, self.out_shape = reversed(shapes) if is_adjoint else shapes
+        self.in_shape, self.out_shape = reversed(shapes) if inverse.is_adjoint else shapes
         self.dtype = operator.dtype
         self.device = operator.device
 
     @property
     def H(self) -> PinvOperator:
         """Adjoint of the pseudo-inverse, from the same prepared state: ``(A⁺)ᴴ = (Aᴴ)⁺``."""
-        return PinvOperator(self.plan, self._state, self._weight, not self._is_adjoint)
+        return PinvOperator(self._inverse.H, self._weight, self._damp)
+
+    @property
+    def plan(self) -> Plan:
+        """The solver that serves, and what it serves: prints."""
+        return self._inverse.plan
 
     def explain(self) -> str:
         """Text of the plan: the solver, what it costs, and why the others refuse."""
-        return self.plan.text(is_adjoint=self._is_adjoint)
+        return self.plan.text(is_adjoint=self._inverse.is_adjoint)
 
     def solve(self, y: Tensor) -> Solution:
         """Apply and say how it went: value, status, iterations, residual. Raises nothing where unconverged.
@@ -132,7 +183,7 @@ class PinvOperator(LinearOperator):
         outcomes: list[Solution] = []
 
         def run(batch: Tensor) -> Tensor:
-            outcome = self._run(batch)
+            outcome = self._inverse.solve(batch)
             outcomes.append(outcome)
             return outcome.value
 
@@ -146,81 +197,20 @@ class PinvOperator(LinearOperator):
 
     @property
     def _call_name(self) -> str:
-        return "PinvOperator.H" if self._is_adjoint else "PinvOperator"
-
-    def _run(self, batch: Tensor) -> Solution:
-        solver = self.plan.solver
-        return solver.adjoint(self._state, batch) if self._is_adjoint else solver.apply(self._state, batch)
-
-    def _run_or_raise(self, batch: Tensor) -> Tensor:
-        outcome = self._run(batch)
-        if not outcome.status.is_success:
-            raise arguments.ConvergenceError(
-                f"{self._call_name}: {type(self.plan.solver).__name__} {outcome.status.message}, after "
-                f"{outcome.iterations} iterations at a relative residual of {outcome.residual:.1e} (tolerance "
-                f"{self.plan.problem.tolerance:.1e}); {outcome.status.likely_causes}; .solve(y) returns the state"
-            )
-        return outcome.value
+        return self._inverse.call_name
 
     def _apply(self, batch: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or not (batch.requires_grad or self._weight.requires_grad):
-            return self._run_or_raise(batch)
-        gate = _KernelGate.apply(self._weight) if self._weight.requires_grad else None
-        adjoint = self.H
-        result = _Application.apply(batch, gate, self._run_or_raise, adjoint._run_or_raise)
-        assert isinstance(result, Tensor)
-        return result
+        weight, damp = (
+            source.tied() if source is not None and source.is_differentiated else None
+            for source in (self._weight, self._damp)
+        )
+        return apply(batch, weight, damp, self._inverse)
 
     def _normal_residual(self, y: Tensor, value: Tensor) -> float:
+        y, value = y.to(self.dtype), value.to(self.dtype)  # half-precision data come as they were given
         operator = self.plan.problem.operator
-        forward, backward = (operator.H, operator) if self._is_adjoint else (operator, operator.H)
+        forward, backward = (operator.H, operator) if self._inverse.is_adjoint else (operator, operator.H)
         damp = self.plan.problem.regularization.damp
         gradient = (backward(y - forward(value)) - damp**2 * value).reshape(-1, *self.out_shape)
         scale = batch_norm(backward(y).reshape(-1, *self.out_shape))
         return float((batch_norm(gradient) / torch.where(scale > 0, scale, torch.ones_like(scale))).max())
-
-
-class _Application(torch.autograd.Function):
-    """A linear map whose backward pass is its adjoint, and whose adjoint's backward pass is the map again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        batch: Tensor,
-        gate: Tensor | None,
-        run: Callable[[Tensor], Tensor],
-        run_back: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """Apply."""
-        ctx.maps = run, run_back
-        ctx.save_for_backward(*(() if gate is None else (gate,)))
-        return run(batch)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """Adjoint state: one application of the adjoint, differentiable in its turn."""
-        run, run_back = ctx.maps
-        gate = ctx.saved_tensors[0] if ctx.saved_tensors else None
-        result = _Application.apply(gradients[0], gate, run_back, run)
-        return result, None if gate is None else torch.zeros_like(gate), None, None  # pyright: ignore[reportReturnType]
-
-
-class _KernelGate(torch.autograd.Function):
-    """Stands in for the kernel in the graph, and raises when a gradient is asked through it.
-
-    Gradients by the data alone, ``torch.autograd.grad(loss, y)``, never come here; ``loss.backward()`` with a kernel
-    that learns does, and a gradient that is silently missing would be worse than an error.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
-        """Return a scalar that depends on the kernel in name only."""
-        return weight.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Refuse, with the remedy."""
-        raise arguments.KernelGradientError(
-            "PinvOperator: a gradient by the kernel was asked for, which this version does not give; "
-            "pass weight.detach(), or take torch.autograd.grad(loss, y) by the data alone"
-        )

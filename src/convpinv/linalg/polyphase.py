@@ -61,3 +61,15 @@ def coarse_kernel(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> 
     placed = placed.index_add(3, column_places, tall)
     placed = placed.reshape(outputs, inputs, rows.stride, grid[0], columns.stride, grid[1]).permute(0, 1, 2, 4, 3, 5)
     return placed.reshape(geometry.groups, outputs // geometry.groups, -1, *grid)
+
+
+def tap_values(placed: Tensor, geometry: Geometry) -> Tensor:
+    """Adjoint of :func:`coarse_kernel`: read what stands at the place of each tap, (Cout, Cin/G, kH, kW)."""
+    rows, columns = geometry.axes
+    groups, outputs = placed.shape[:2]
+    grid = placed.shape[-2:]
+    phases = placed.reshape(groups * outputs, -1, rows.stride, columns.stride, *grid).permute(0, 1, 2, 4, 3, 5)
+    phases = phases.reshape(groups * outputs, -1, rows.stride * grid[0], columns.stride * grid[1])
+    row_places = torch.tensor(tap_positions(rows, grid[0]), device=placed.device)
+    column_places = torch.tensor(tap_positions(columns, grid[1]), device=placed.device)
+    return phases.index_select(2, row_places).index_select(3, column_places)

@@ -126,31 +126,41 @@ def singular_values(matrices: Tensor) -> Tensor:
     return torch.linalg.svdvals(matrices)
 
 
-def frobenius_norms(matrices: Tensor) -> Tensor:
+def largest_of_kernels(values: Tensor, kernels: int) -> Tensor:
+    """Largest of values (G, ...) ≥ 0 for each of the kernels that share out the groups, shaped to meet the values."""
+    if kernels == 1:
+        return values.max()
+    largest = values.reshape(kernels, -1).amax(1).repeat_interleave(len(values) // kernels)
+    return largest.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def frobenius_norms(matrices: Tensor, kernels: int = 1) -> Tensor:
     """Frobenius norm of each matrix of a stack (..., m, n) → (..., 1, 1), safe for entries of any scale."""
     magnitudes = matrices.abs()
-    scale = magnitudes.max()
+    scale = largest_of_kernels(magnitudes, kernels)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     # By hand: torch.linalg.vector_norm over axes this short runs some twenty times slower.
     return (magnitudes / scale).square_().sum((-2, -1), keepdim=True).sqrt_() * scale
 
 
-def invert_matrices(matrices: Tensor, regularization: Regularization) -> Tensor:
-    """Pseudo-inverse of each matrix of a stack (..., m, n) → (..., n, m), the threshold taken from the whole stack."""
+def invert_matrices(matrices: Tensor, regularization: Regularization, kernels: int = 1) -> Tensor:
+    """Pseudo-inverse of each matrix of a stack (G, ..., m, n) → (G, ..., n, m), with a threshold for each kernel."""
     rows, columns = matrices.shape[-2:]
     if min(rows, columns) == 1:
-        norms = frobenius_norms(matrices)
-        inverses = regularization.invert(norms, norms.max())
+        norms = frobenius_norms(matrices, kernels)
+        inverses = regularization.invert(norms, largest_of_kernels(norms, kernels))
         # k ᴴ/‖k‖ first, then 1/‖k‖: neither can overflow before the product does.
         direction = matrices.mH / torch.where(norms > 0, norms, torch.ones_like(norms))
         return direction * inverses
-    bound = float(frobenius_norms(matrices).max())
+    # A graph of torch.compile cannot branch on the bound: there the decomposition serves every damping.
+    branches = regularization.is_default_cut and regularization.damp > 0.0 and not torch.compiler.is_compiling()
+    bound = float(frobenius_norms(matrices).max()) if branches else 0.0
     # Below the default threshold σ/(σ² + damp²) is less than rounding here, so that cutting or not is the same.
-    if regularization.is_default_cut and bound > 0.0 and regularization.damp >= CHOLESKY_DAMP * bound:
+    if bound > 0.0 and regularization.damp >= CHOLESKY_DAMP * bound:
         # At unit scale: the squares in a Gram matrix of 1e-25 or 1e30 would leave float32's range.
         return _damped_inverse(matrices / bound, regularization.damp / bound) / bound
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    inverses = regularization.invert(values, values.max())
+    inverses = regularization.invert(values, largest_of_kernels(values, kernels))
     return (right.mH * inverses.unsqueeze(-2)) @ left.mH
 
 

@@ -85,6 +85,10 @@ def separable_factors(operator: Convolution) -> SeparableFactors | None:
     groups = geometry.groups
     weight = operator.weight.detach()
     weight = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    # At unit scale: the norms of a kernel of 1e-25 or 1e25 in float32 would be 0 or infinite, and anything separable.
+    largest = weight.abs().amax((1, 2, 3, 4), keepdim=True)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    weight = weight / scale
     # Factors by higher-order SVD: the leading left vector of each unfolding (De Lathauwer et al., 2000).
     rows = _leading_vector(weight.permute(0, 3, 1, 2, 4).flatten(2))
     columns = _leading_vector(weight.permute(0, 4, 1, 2, 3).flatten(2))
@@ -93,7 +97,9 @@ def separable_factors(operator: Convolution) -> SeparableFactors | None:
     norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     left_over = torch.linalg.vector_norm((weight - rebuilt).flatten(1), dim=1)
     tolerance = 8 * torch.finfo(weight.dtype).eps * max(weight.shape[-2:])
-    return SeparableFactors(channels, rows, columns) if bool((left_over <= tolerance * norm).all()) else None
+    if not bool((left_over <= tolerance * norm).all()):
+        return None
+    return SeparableFactors(channels * scale[..., 0, 0], rows, columns)
 
 
 def _leading_vector(unfolding: Tensor) -> Tensor:

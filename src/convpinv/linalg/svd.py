@@ -10,12 +10,14 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg import spectrum
 from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.precision import in_full_precision
 from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.dense import Dense
 from convpinv.linalg.solvers.fourier import Fourier, coarse_size
 from convpinv.linalg.solvers.separable import Separable, factor_matrices, product_values
 
 
+@in_full_precision
 def svdvals(operator: Convolution) -> Tensor:
     """All singular values of an operator, largest first.
 

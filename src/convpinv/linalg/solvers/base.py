@@ -28,7 +28,7 @@ class Status(enum.Enum):
         "the tolerance is below what rounding allows, or damp = 0 meets singular values near 0 (raise damp or tol)",
     )
     INACCURATE = (
-        "solved directly, and not to the accuracy",
+        "solved directly, but not to the accuracy",
         "singular values too near 0 for the damping (raise damp or tol)",
     )
 
@@ -62,7 +62,8 @@ class Solution:
         Iterations done, 0 for direct solvers.
     residual : float
         Largest relative residual over the batch: of the system that was iterated on, or, for direct solvers, of the
-        normal equations ``‖Aᴴ(y − Ax) − damp²x‖ / ‖Aᴴy‖``.
+        normal equations ``‖Aᴴ(y − Ax) − damp²x‖ / ‖Aᴴy‖``. For a status of ``INACCURATE`` the estimated error of the
+        value, relative.
     """
 
     value: Tensor
@@ -98,6 +99,8 @@ class Solver(abc.ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    # Whether kernels that share one geometry (Geometry.kernels) are decomposed each by itself, with a threshold each.
+    serves_kernels_side_by_side: ClassVar[bool] = False
 
     @abc.abstractmethod
     def refuses(self, problem: Problem) -> str | None:

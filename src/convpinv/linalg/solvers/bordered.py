@@ -240,4 +240,5 @@ def _border_matrix(easy: EasySystem, sources: Sides, probes: Sides) -> Tensor:
 
 
 def split(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder."""
     return torch.div(index, size, rounding_mode="floor"), index % size

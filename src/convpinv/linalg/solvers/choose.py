@@ -43,7 +43,9 @@ class Plan:
         for index, (solver, reason) in enumerate(self.refusals):
             lines.append(("refused" if index == 0 else "", f"{type(solver).__name__}: {reason}"))
         if isinstance(self.solver, Border):
-            lines.append(("instead", f"solver='krylov', without a matrix to prepare: {Krylov().describe(self.problem)}"))
+            lines.append(
+                ("instead", f"solver='krylov', without a matrix to prepare: {Krylov().describe(self.problem)}")
+            )
         return "\n".join(f"{head:<9}{text}" for head, text in lines)
 
 

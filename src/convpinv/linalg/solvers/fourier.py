@@ -33,6 +33,7 @@ class Fourier(Solver):
 
     name = "fourier"
     title = "Fourier (per-frequency pseudo-inverse)"
+    serves_kernels_side_by_side = True
 
     def refuses(self, problem: Problem) -> str | None:
         """Anything whose outputs are not a full turn of a periodic picture."""
@@ -56,7 +57,9 @@ class Fourier(Solver):
         operator = problem.operator
         coarse = coarse_size(operator)
         matrices = spectrum.symbol(operator.weight, operator.geometry, coarse)
-        inverse = spectrum.invert_matrices(spectrum.matrices_of(matrices), problem.regularization)
+        inverse = spectrum.invert_matrices(
+            spectrum.matrices_of(matrices), problem.regularization, operator.geometry.kernels
+        )
         if inverse.shape[-2:] == (1, 1):
             inverse = inverse.reshape(-1, *matrices.shape[-2:])
         return FourierState(inverse.contiguous(), operator.geometry.stride, coarse)

@@ -1,4 +1,4 @@
-"""A convolution that is periodic along columns alone: a Fourier transform along them leaves one row problem a frequency.
+"""A convolution that is periodic along columns alone: a Fourier transform leaves one row problem a frequency.
 
 The rows' border is eliminated for each frequency by a matrix as small as the kernel is tall. What is left to eliminate
 is the border of the columns: half as many unknowns as all around the picture, so an eighth of the work.
@@ -156,7 +156,5 @@ class TurnedSystem:
 def turned(operator: Convolution) -> Convolution:
     """Return the operator on transposed pictures."""
     geometry = operator.geometry
-    swapped = Geometry(
-        geometry.columns, geometry.rows, geometry.in_channels, geometry.out_channels, geometry.groups
-    )
+    swapped = Geometry(geometry.columns, geometry.rows, geometry.in_channels, geometry.out_channels, geometry.groups)
     return Convolution(operator.weight.mT.contiguous(), swapped)
