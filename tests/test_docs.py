@@ -90,6 +90,9 @@ def same_output(printed: str, shown: str) -> bool:
     return True
 
 
+# torch's own: its forward mode scripts decompositions, and its compiler makes a Function to trace one.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name)
 def test_code_of_page_runs_and_prints_what_is_shown(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

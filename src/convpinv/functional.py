@@ -63,8 +63,8 @@ def conv_pinv2d(
     Notes
     -----
     Prepares and applies. Where one kernel serves many calls, ``Conv2dOperator(...).pinv(...)`` prepares once.
-    Differentiable by y and weight, to any order. Undamped inverses of blurs amplify noise without bound: for pictures
-    that were measured use ``damp``, or :func:`convpinv.deblur`.
+    Differentiable by y, by ``weight`` and by a ``damp`` that is a tensor, to any order. Undamped inverses of blurs
+    amplify noise without bound: for pictures that were measured use ``damp``, or :func:`convpinv.deblur`.
 
     A batch of kernels gives what N calls give: the rank threshold is relative to the largest singular value of each
     kernel, so scaling one of them scales its own answer and no other, and ``damp`` is the same number for all. One

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import operator
 from collections.abc import Sequence
 from typing import SupportsIndex
@@ -131,7 +132,7 @@ def finite(call: str, argument: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         fail(call, argument, describe(value), "it must be a real number")
     number = _as_float(value)
-    if not -float("inf") < number < float("inf"):
+    if not math.isfinite(number):
         fail(call, argument, f"{number:g}", "it must be finite")
     return number
 

@@ -81,7 +81,7 @@ class Source:
         """Raise where a derivative by the tensor would not be the one of what was prepared."""
         if self.refusal is not None:
             raise arguments.GradientError(
-                f"PinvOperator: a derivative by the {self.name} was asked for, with {self.refusal}"
+                f"PinvOperator: no derivative by the {self.name} is given where {self.refusal}"
             )
         plain = arguments.beneath_transforms(self.tensor)
         changed = self.version is not None and plain._version != self.version
@@ -298,17 +298,18 @@ class _Point:
             resolved = left / self._squared_damp
             pairs.append((resolved, residual))
             slope = _inner(resolved, self.value)
-        else:
+        elif self.inverse.damp:
             # M g = P u + N² g/damp² and r = damp² (Pᴴ x + N'² y/damp²), with N = I − P A and N' = I − A P.
             resolved, returned = self._solve(torch.cat([forced, residual])).chunk(2)
             forced_value, forced_left = self._solve_back(torch.cat([self.value, left])).chunk(2)
             pairs.append((resolved, residual))
+            left = left - self._back(forced_left)
+            slope = _inner(forced, forced_value) + _inner(resolved + left / self._squared_damp, returned)
+            pairs.append((left, forced_value + (residual - self._image(returned)) / self._squared_damp))
+        else:
+            forced_value = self._solve_back(self.value)
+            pairs += [(self._solve(forced), residual), (left, forced_value)]
             slope = _inner(forced, forced_value)
-            if self.inverse.damp:
-                left = left - self._back(forced_left)
-                slope = slope + _inner(resolved + left / self._squared_damp, returned)
-                forced_value = forced_value + (residual - self._image(returned)) / self._squared_damp
-            pairs.append((left, forced_value))
         weight = None
         if self.weight is not None:
             # W is bilinear, and sums over the batch: one call for all pairs.

@@ -41,8 +41,9 @@ class InvertibleOperator(LinearOperator):
 
         Parameters
         ----------
-        damp : float
-            As in LSQR: the inverse of a singular value σ becomes σ/(σ² + damp²). In units of σ, at least 0.
+        damp : float or Tensor
+            As in LSQR: the inverse of a singular value σ becomes σ/(σ² + damp²). In units of σ, at least 0. A real
+            tensor without axes may require gradients.
         atol, rtol : float, optional
             Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
             0 where atol is given.
@@ -64,17 +65,22 @@ class InvertibleOperator(LinearOperator):
         Raises
         ------
         ArgumentError
-            Negative or non-finite numbers, an unknown solver.
+            Negative or non-finite numbers, an unknown solver; a weight or damping mapped by ``torch.func.vmap``.
         SolverRefusedError
             The named solver cannot serve this operator; the message ends in one that can.
         ConvergenceError
             When applied: the iterations ended before their tolerance. ``.solve(y)`` returns the state instead.
+        GradientError
+            In a backward pass: a derivative by a weight or damping that was changed since, or by the weight under an
+            ``atol`` or ``rtol`` that cuts values which are not zero (with ``damp``: under any of your own).
 
         Notes
         -----
         The kernel's values are those of the moment: later changes of ``weight`` do not reach what is prepared.
-        Gradients flow by y, to any order. Golub and Van Loan, *Matrix Computations*, 4th ed., section 5.5; damping
-        as in Paige and Saunders, *LSQR*, ACM TOMS 8 (1982).
+        Gradients flow by y, by ``weight`` and by ``damp``, to any order; with ``damp = 0`` on the assumption that the
+        rank stays (as in ``torch.linalg.pinv``). By y a gradient costs one application; by the weight three more
+        where ``damp = 0``, one to five more else, and none of them records its iterations. Golub and Van Loan,
+        *Matrix Computations*, 4th ed., section 5.5; damping as in Paige and Saunders, *LSQR*, ACM TOMS 8 (1982).
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""PinvOperator: a prepared pseudo-inverse, its adjoint, and its gradient by the data."""
+"""PinvOperator: a prepared pseudo-inverse, its adjoint, and its derivatives."""
 
 from __future__ import annotations
 
@@ -121,8 +121,9 @@ def prepare_pinv(request: Request) -> PinvOperator:
 class PinvOperator(LinearOperator):
     """The pseudo-inverse of a convolution, prepared: call it on data, as often as you like.
 
-    Made by :meth:`Conv2dOperator.pinv`. Differentiable by the data to any order; a gradient by the kernel raises
-    :class:`~convpinv.KernelGradientError`.
+    Made by :meth:`Conv2dOperator.pinv`. Differentiable by the data, by the weight and by a damping that is a tensor: to
+    any order, in reverse and forward mode, under ``torch.func`` too. A derivative by a weight that was changed since
+    ``pinv()`` raises :class:`~convpinv.GradientError`; those by the data go on.
 
     Examples
     --------
@@ -143,6 +144,14 @@ class PinvOperator(LinearOperator):
         self.in_shape, self.out_shape = reversed(shapes) if inverse.is_adjoint else shapes
         self.dtype = operator.dtype
         self.device = operator.device
+
+    @staticmethod
+    def of(plan: Plan, weight: Tensor) -> PinvOperator:
+        """Prepare by a plan, for the weight whose values the plan's problem holds; the way of solvers of your own."""
+        inverse = Inverse.prepare(plan)
+        return PinvOperator(
+            inverse, Source.of("weight", weight, inverse.operator.weight, inverse.no_weight_gradient), None
+        )
 
     @property
     def H(self) -> PinvOperator:
