@@ -61,7 +61,7 @@ class ConvPinv2d(torch.nn.Module):
     ``load_state_dict`` asks for none. Nothing prepared is saved, copied or pickled.
 
     Differentiable by y, weight, bias and damping, to any order. Cost: that of :meth:`Conv2dOperator.pinv` where it
-    prepares, else that of the prepared pseudo-inverse and about 0.1 ms.
+    prepares, else that of the prepared pseudo-inverse and some 0.3 ms (measured on a CPU), the bias included.
 
     Examples
     --------
