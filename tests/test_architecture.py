@@ -25,7 +25,7 @@ MAY_IMPORT = {
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
     ("geometry",),
-    ("polyphase", "linear_operator"),
+    ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
     ("correlation",),
     ("convolution",),
@@ -34,7 +34,11 @@ FLOORS = (
     ("solvers.conjugate_gradients", "solvers.frame"),
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov"),
     ("solvers.choose",),
-    ("pinv", "svd"),
+    ("pinv", "symbol_norm"),
+    ("leading_values",),
+    ("svd",),
+    ("bounds", "determinant"),
+    ("clipping",),
     ("invertible",),
     ("operator",),
 )

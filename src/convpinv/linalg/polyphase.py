@@ -61,3 +61,21 @@ def coarse_kernel(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> 
     placed = placed.index_add(3, column_places, tall)
     placed = placed.reshape(outputs, inputs, rows.stride, grid[0], columns.stride, grid[1]).permute(0, 1, 2, 4, 3, 5)
     return placed.reshape(geometry.groups, outputs // geometry.groups, -1, *grid)
+
+
+def kernel_of_coarse(placed: Tensor, geometry: Geometry) -> Tensor:
+    """Kernel (Cout, Cin/G, kH, kW) that comes nearest to a placed one: what stands where its taps do.
+
+    The pseudo-inverse of :func:`coarse_kernel`: taps that share a place share what stands there.
+    """
+    grid = (placed.shape[-2], placed.shape[-1])
+    rows, columns = geometry.axes
+    groups, outputs = placed.shape[:2]
+    placed = placed.reshape(groups, outputs, -1, rows.stride, columns.stride, *grid).permute(0, 1, 2, 3, 5, 4, 6)
+    placed = placed.reshape(groups * outputs, -1, rows.stride * grid[0], columns.stride * grid[1])
+    for dimension, axis, points in ((-2, rows, grid[0]), (-1, columns, grid[1])):
+        places = tap_positions(axis, points)
+        shares = torch.tensor([float(places.count(place)) for place in places], device=placed.device)
+        chosen = placed.index_select(dimension, torch.tensor(places, device=placed.device))
+        placed = chosen / (shares[:, None] if dimension == -2 else shares).to(placed.real.dtype)
+    return placed
