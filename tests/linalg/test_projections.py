@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +118,14 @@ def test_refusals() -> None:
         operator.project_null(torch.rand(1, 6, 6, dtype=torch.float64))
     with pytest.raises(convpinv.ArgumentError, match=r"^project_range: y is"):
         operator.project_range(torch.rand(1, 8, 8, dtype=torch.float64))
+
+
+def test_the_example_runs_and_meets_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "null_space_correction.py"))
+    example["main"]()
+    printed = capsys.readouterr().out
+    misfits = [float(number) for number in re.findall(r"‖y‖ = (\S+);", printed)]
+    gains = re.findall(r"pseudo-inverse  (\S+) dB; corrected (\S+) dB", printed)
+    assert len(misfits) == len(gains) == 2
+    assert max(misfits) < 1e-11
+    assert all(float(after) > float(before) + 1 for before, after in gains)

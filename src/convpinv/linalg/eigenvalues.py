@@ -57,7 +57,7 @@ class Eigenpairs:
 def largest_eigenpairs(
     problem: HermitianMap, count: int, tolerance: float, max_iterations: int, seed: int = 0
 ) -> Eigenpairs:
-    r"""Largest eigenpairs, each residual at most ``max(tolerance·θ, 1e-13·θ₁)``, multiple eigenvalues included.
+    r"""Largest eigenpairs, each residual at most ``2·max(tolerance·θ, 1e-13·θ₁)``, multiple eigenvalues included.
 
     For every Ritz value θ with residual r there is an eigenvalue within r of it (Parlett, *The Symmetric Eigenvalue
     Problem*, theorem 4.5.1). That none above the last one was missed, as a block could miss copies of a multiple

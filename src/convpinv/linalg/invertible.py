@@ -172,8 +172,8 @@ class InvertibleOperator(LinearOperator):
         (float, float)
             lower ≤ σ₁ ≤ upper. The lower one is a Rayleigh quotient after twelve steps of an iteration. Both
             leave room for rounding, 1e-11. With a circular boundary they are the norm itself; with zero padding of a
-            picture much larger than the kernel they are within a few per cent; on boundaries that copy pixels the
-            upper one may be up to twice the norm.
+            picture much larger than the kernel the upper one is a few per cent above it; on boundaries that copy
+            pixels it may be two or three times the norm.
 
         Examples
         --------

@@ -14,7 +14,8 @@ from convpinv.linalg.eigenvalues import HermitianMap, fail_unconverged, largest_
 from convpinv.linalg.solvers.krylov import NormalSystem
 from convpinv.linalg.symbol_norm import largest_norm, sample
 
-# Relative error of a singular value that is promised.
+# Residual of AᴴA, relative to the square of the value: when the iteration stops; twice that is accepted when the
+# residual is computed anew. It is also a bound of the value's own relative error.
 TOLERANCE = 1e-8
 MAX_ITERATIONS = 3000
 # The preconditioner is (μ² − K Kᴴ)⁻¹ with μ² this much above the largest value of the symbol. Measured at 64² and 256²,
