@@ -13,7 +13,7 @@ from torch import Tensor
 
 import convpinv
 from convpinv import Conv2dOperator
-from convpinv.linalg import bounds, leading_values, pinv, svd, symbol_norm
+from convpinv.linalg import bounds, eigenvalues, leading_values, pinv, svd, symbol_norm
 from convpinv.linalg.eigenvalues import HermitianMap, largest_eigenpairs
 from convpinv.linalg.solvers import choose
 from convpinv.linalg.solvers.krylov import Krylov
@@ -160,15 +160,34 @@ def test_large_operators_iterate(mode: str) -> None:
     assert 0.9 * operator.norm() < float(operator(x).norm()) <= operator.norm() * (1 + 1e-5)
 
 
-def test_a_second_start_finds_what_a_block_cannot() -> None:
-    # Forty equal values, twelve vectors in the block: without the second iteration 24 of the 36 would be missing.
+def diagonal(values: Tensor) -> HermitianMap:
+    return HermitianMap(lambda rows: rows * values, len(values), torch.float64, torch.device("cpu"))
+
+
+def test_multiple_values_are_not_missed() -> None:
     values = torch.cat([torch.full((40,), 2.0), torch.linspace(1.0, 0.0, 160)]).double()
-    problem = HermitianMap(lambda rows: rows * values, 200, torch.float64, torch.device("cpu"))
-    pairs = largest_eigenpairs(problem, 36, 1e-8, 500)
+    pairs = largest_eigenpairs(diagonal(values), 36, 1e-8, 500)
     assert pairs.is_converged
     assert torch.allclose(pairs.values, torch.full((36,), 2.0, dtype=torch.float64))
     gram = pairs.vectors @ pairs.vectors.mT
     assert torch.allclose(gram, torch.eye(36, dtype=torch.float64), atol=1e-12)
+
+
+def test_a_second_start_finds_what_the_first_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.cat([torch.tensor([5.0, 5.0, 4.0]), torch.linspace(3.0, 0.0, 97)]).double()
+    draw, calls = eigenvalues._random, []
+
+    def unlucky(*arguments: Any) -> Tensor:
+        calls.append(1)
+        rows = draw(*arguments)
+        if len(calls) == 1:  # a first start without any part in the leading eigenvectors
+            rows[:, :3] = 0.0
+        return rows
+
+    monkeypatch.setattr(eigenvalues, "_random", unlucky)
+    pairs = largest_eigenpairs(diagonal(values), 5, 1e-8, 500)
+    assert pairs.is_converged
+    assert torch.allclose(pairs.values, values[:5], rtol=1e-9)
 
 
 def test_an_iteration_that_stops_early_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +210,10 @@ def test_norms_of_symbols() -> None:
         options = {**options, "padding": 1 if "stride" in options else "same"}
         operator = Conv2dOperator(random(*shape), size, padding_mode="circular", **options)
         assert operator.norm() == pytest.approx(float(dense_values(operator)[0]), rel=1e-12)
+    # More frequencies than are probed first: the largest is found among those that were not.
+    for seed in range(6):
+        operator = Conv2dOperator(random(5, 6, 3, 3, seed=seed), (31, 40), padding="same", padding_mode="circular")
+        assert operator.norm() == pytest.approx(float(operator.svdvals()[0]), rel=1e-13)
     # Every frequency has the same norm: nothing can be cleared in single precision.
     flat = Conv2dOperator(torch.linalg.qr(random(12, 12))[0][:, :, None, None], 30)
     assert flat.norm() == pytest.approx(1.0, rel=1e-12)

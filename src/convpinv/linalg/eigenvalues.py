@@ -60,10 +60,10 @@ def largest_eigenpairs(
     r"""Largest eigenpairs, each residual at most ``2·max(tolerance·θ, 1e-13·θ₁)``, multiple eigenvalues included.
 
     For every Ritz value θ with residual r there is an eigenvalue within r of it (Parlett, *The Symmetric Eigenvalue
-    Problem*, theorem 4.5.1). That none above the last one was missed, as a block could miss copies of a multiple
-    eigenvalue, is checked by a second iteration from a fresh random start in the complement of what was found: what
-    it finds above the last value joins the basis, and the first iteration goes on. A random start has a part in every
-    eigenspace with probability one.
+    Problem*, theorem 4.5.1). The start has more random vectors than pairs are sought, and so room for every copy of a
+    multiple eigenvalue. That none was missed all the same is checked by a second iteration from a fresh random start in
+    the complement of what was found: what it finds above the last value joins the basis, and the first iteration goes
+    on. A random start has a part in every eigenspace with probability one.
     """
     count = min(count, problem.size)
     generator = torch.Generator().manual_seed(seed)
