@@ -26,7 +26,7 @@ MAY_IMPORT = {
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
     ("geometry", "precision"),
-    ("polyphase", "linear_operator"),
+    ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
     ("correlation",),
     ("convolution",),
@@ -40,7 +40,12 @@ FLOORS = (
     ("solvers.choose",),
     ("inverse",),
     ("derivatives",),
-    ("pinv", "svd"),
+    ("pinv", "symbol_norm"),
+    ("leading_values",),
+    ("svd",),
+    ("bounds", "determinant"),
+    ("clipping",),
+    ("spectral",),
     ("invertible",),
     ("operator",),
     ("kernel_batch", "current"),

@@ -111,12 +111,10 @@ class Border(Solver):
         if damp:
             return _augmented_state(problem, operator, scale, max(damp, LEAST_DAMP))
         if border_systems.is_square(operator):
-            try:
-                state = BorderState(problem, operator, scale, 0.0, border_systems.square_system(operator), (1.0, 1.0))
-                if _probe_error(state) <= PROBE_ERROR:
-                    return state
-            except torch._C._LinAlgError:  # A is singular: the damped systems serve it
-                pass
+            state = BorderState(problem, operator, scale, 0.0, border_systems.square_system(operator), (1.0, 1.0))
+            if _probe_error(state) <= PROBE_ERROR:
+                return state
+            del state  # A is singular, and what may be a gigabyte is not needed any more
         way = eliminations(operator, True)[0]
         if way.peak > LARGEST_MEMORY or way.operations > PATIENT_OPERATIONS:
             raise UnsuitableError(

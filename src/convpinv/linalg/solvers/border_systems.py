@@ -96,11 +96,11 @@ def periodic_symbol(operator: Convolution, domain: Domain) -> Tensor:
 def square_system(operator: Convolution) -> SquareSystem:
     """``C x + E a + F μ = y`` with ``a = R x`` and x = 0 on the frame: A itself.
 
-    Raises ``torch.linalg.LinAlgError`` where the periodic symbol or the border matrix is singular.
+    Where the periodic symbol or the border matrix is singular what it gives is not finite, or wrong: try it.
     """
     layout = lay_out(operator.geometry, True, operator.device)
     symbol = periodic_symbol(operator, layout.domain)
-    inverse = _as_symbol(torch.linalg.inv(spectrum.matrices_of(symbol)), symbol)
+    inverse = _as_symbol(torch.linalg.inv_ex(spectrum.matrices_of(symbol)).inverse, symbol)
     easy = PeriodicSystem(inverse, layout.domain.output_size, operator.dtype.is_complex)
     on_outputs, corrected = _output_places(operator, layout)
     probes = Sides(_input_places(operator, layout), _corrections(operator, layout), 0)

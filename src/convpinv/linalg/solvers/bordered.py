@@ -179,7 +179,8 @@ class BorderedSystem(EasySystem):
         if self.unknowns:
             matrix = _border_matrix(easy, sources, probes)
             matrix.diagonal(dim1=1, dim2=2)[:, :corrected] += 1.0
-            self._factors, self._pivots = torch.linalg.lu_factor(matrix)
+            # Without the check for zero pivots: it stalls an accelerator, and the solver tries its factors anyway.
+            self._factors, self._pivots, _ = torch.linalg.lu_factor_ex(matrix)
 
     @property
     def unknowns(self) -> int:
