@@ -26,6 +26,8 @@ UNDAMPED_BASES = (1e-3, 1e-6)
 LEAST_DAMP = 1e-9
 # Estimated error up to which an answer is given without being asked for less.
 ACCURACY = 1e-7
+# Part of the data, at unit scale, below which the answer counts as small beside them.
+EXPLAINED = 1e-2
 # Error of a probe beyond which a factored system counts as useless.
 PROBE_ERROR = 1e-8
 # Largest peak memory while preparing.
@@ -160,7 +162,9 @@ def _seconds(operations: float) -> str:
 def _solution(state: BorderState, batch: Tensor, adjoint: bool) -> Solution:
     right = batch.to(state.operator.dtype)
     refined = _solve(state, right, adjoint)
-    size = batch_norm(refined.value)
+    # Relative to the answer; and where the operator explains next to nothing of the data, relative to these: an answer
+    # that ought to be zero has no digits of its own.
+    size = torch.maximum(batch_norm(refined.value), EXPLAINED * batch_norm(right))
     error = torch.where(size > 0, refined.error / torch.where(size > 0, size, 1.0), refined.error)
     worst = float(error.max())
     # A tolerance asks iterations for more; here nothing is left to win, and what counts is whether that is enough.
