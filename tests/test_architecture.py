@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
-    ("geometry",),
+    ("geometry", "source"),
     ("polyphase", "linear_operator"),
     ("spectrum",),
     ("correlation",),
