@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
-    ("geometry", "precision"),
+    ("geometry", "precision", "source"),
     ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
     ("correlation",),
