@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def test_every_example_is_tested() -> None:
-    assert [path.name for path in sorted(EXAMPLES.glob("*.py"))] == ["pinv_decoder.py"]
+    assert [path.name for path in sorted(EXAMPLES.glob("*.py"))] == ["null_space_correction.py", "pinv_decoder.py"]
 
 
 def test_pinv_decoder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,6 +270,7 @@ def test_one_axis_batches_gradients_and_channels() -> None:
             "'reflect' needs less than the picture's 3",
         ),
     ],
+    ids=[str(case) for case in range(11)],
 )
 def test_one_axis_bad_arguments_are_one_clear_line(change: dict[str, Any], message: str) -> None:
     given = {"y": torch.rand(2, 10), "weight": torch.rand(2, 1, 3), "input_size": 10, "padding": 1} | change

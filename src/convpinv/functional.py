@@ -147,8 +147,8 @@ def conv_pinv1d(
 
     Notes
     -----
-    Differentiable as :func:`conv_pinv2d`. A kernel from one channel to one is always separable: exact on signals of up
-    to 4096 samples, whatever the boundary.
+    Differentiable by y, by ``weight`` and by a ``damp`` that is a tensor, to any order. A kernel from one channel to
+    one is always separable: exact on signals of up to 4096 samples, whatever the boundary.
 
     Examples
     --------

@@ -191,8 +191,7 @@ def test_memory_does_not_grow_with_iterations(damp: float, loose: float) -> None
             return tensor
 
         with PeakMemory() as memory, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            first = torch.autograd.grad(pinv(y).square().sum(), (y, weight), create_graph=True)
-            torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (y, weight))
+            torch.autograd.grad(pinv(y).square().sum(), (y, weight), create_graph=True)
         peaks.append(memory.peak)
         saved.append(sum(held))
     assert iterations[0] <= 10 <= 80 <= iterations[1], iterations
@@ -278,4 +277,4 @@ def test_where_graphs_break() -> None:
     for function, data in zip(pieces, (y, y), strict=True):
         with pytest.raises(TorchDynamoException):
             compiled(function)(data)
-        assert close(compiled(function, fullgraph=False)(data), function(data), 1e-4)
+        assert close(compiled(function, "eager", fullgraph=False)(data), function(data), 1e-4)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
-from convpinv.linalg.derivatives import is_tracked
 from convpinv.linalg.operator import AdjointOperator, Conv2dOperator
 from convpinv.linalg.pinv import PinvOperator, Request
+from convpinv.linalg.source import is_tracked
 
 Operator = Conv2dOperator | AdjointOperator
 

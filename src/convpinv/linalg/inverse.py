@@ -12,8 +12,8 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.precision import in_full_precision
-from convpinv.linalg.solvers.base import Problem, Solution
-from convpinv.linalg.solvers.choose import Plan
+from convpinv.linalg.solvers.base import Problem, Solution, Status
+from convpinv.linalg.solvers.choose import Plan, prepare
 from convpinv.linalg.spectrum import default_rtol
 
 # Where damp < WEAK_DAMP·σ₁ derivatives are refined. Dividing by damp² costs ε·(σ₁/damp)²: measured in float32, a 1 → 3
@@ -37,9 +37,9 @@ class Inverse:
 
     @staticmethod
     def prepare(plan: Plan) -> Inverse:
-        """Let the plan's solver prepare."""
+        """Let the plan's solver prepare, or the next that serves where the numbers do not suit it."""
         with torch.no_grad():
-            state = plan.solver.prepare(plan.problem)
+            plan, state = prepare(plan)
             inverse = Inverse(plan, state, False, _is_weakly_damped(plan.problem), None)
             return replace(inverse, no_weight_gradient=_why_no_weight_gradient(inverse))
 
@@ -78,10 +78,15 @@ class Inverse:
         """Apply; raise where unconverged."""
         outcome = self.solve(batch)
         if not outcome.status.is_success:
+            problem = self.plan.problem
+            if outcome.status is Status.INACCURATE:
+                reached = f"at an error of about {outcome.residual:.1e} (asked for: {problem.accuracy:.1e})"
+            else:
+                reached = f"at a relative residual of {outcome.residual:.1e} (tolerance {problem.tolerance:.1e})"
             raise arguments.ConvergenceError(
                 f"{self.call_name}: {type(self.plan.solver).__name__} {outcome.status.message}, after "
-                f"{outcome.iterations} iterations at a relative residual of {outcome.residual:.1e} (tolerance "
-                f"{self.plan.problem.tolerance:.1e}); {outcome.status.likely_causes}; .solve(y) returns the state"
+                f"{outcome.iterations} iterations {reached}; {outcome.status.likely_causes}; "
+                ".solve(y) returns the state"
             )
         return outcome.value
 

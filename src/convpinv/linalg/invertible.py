@@ -1,24 +1,20 @@
-"""What a convolution and its adjoint share: the pseudo-inverse, the singular values, the projections."""
+"""What a convolution and its adjoint share: the pseudo-inverse and the projections."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from convpinv.linalg import svd
-from convpinv.linalg.convolution import Convolution
-from convpinv.linalg.linear_operator import LinearOperator
 from convpinv.linalg.pinv import PinvOperator, Request, prepare_pinv
 from convpinv.linalg.precision import in_full_precision
+from convpinv.linalg.solvers.choose import Plan
+from convpinv.linalg.spectral import SpectralOperator
 
 
-class InvertibleOperator(LinearOperator):
+class InvertibleOperator(SpectralOperator):
     """A convolution or the adjoint of one: whatever is asked of it is asked of the convolution, once.
 
     ``(Aᴴ)⁺ = (A⁺)ᴴ``, and both have the same singular values.
     """
-
-    convolution: Convolution
-    _is_adjoint: bool
 
     @in_full_precision
     def pinv(
@@ -46,7 +42,7 @@ class InvertibleOperator(LinearOperator):
         atol, rtol : float, optional
             Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
             0 where atol is given.
-        solver : "auto", "fourier", "separable", "dense" or "krylov"
+        solver : "auto", "fourier", "separable", "dense", "border" or "krylov"
             ``"auto"`` takes the first that serves at a sensible cost; :meth:`PinvOperator.explain` says which and why.
         tol : float, optional
             Relative residual at which iterations stop (default 1e-10 in double precision, 1e-6 in single). Where the
@@ -94,18 +90,116 @@ class InvertibleOperator(LinearOperator):
         prepared = prepare_pinv(request)
         return prepared.H if self._is_adjoint else prepared
 
-    def svdvals(self) -> Tensor:
-        """Singular values of the operator, largest first; see :func:`convpinv.linalg.svd.svdvals`."""
-        return svd.svdvals(self.convolution)
+    @in_full_precision
+    def plan(
+        self,
+        damp: float | Tensor = 0.0,
+        atol: float | None = None,
+        rtol: float | None = None,
+        solver: str = "auto",
+        tol: float | None = None,
+        max_iter: int | None = None,
+        applications: int = 1,
+    ) -> Plan:
+        """What :meth:`pinv` would do with the same arguments, and what that costs; nothing is prepared.
 
-    def norm(self) -> float:
-        """Largest singular value: the spectral norm; see :func:`convpinv.linalg.svd.svdvals`."""
-        return float(self.svdvals()[0])
+        Returns
+        -------
+        Plan
+            ``print`` it: the solver, the memory and the work of preparing, the solvers that refuse and why.
 
-    def cond(self) -> float:
-        """Ratio of the largest to the smallest singular value; infinite where one is 0."""
-        return svd.cond(self.convolution)
+        Raises
+        ------
+        ArgumentError, SolverRefusedError
+            As :meth:`pinv` does.
 
-    def matrix_rank(self, atol: float | None = None, rtol: float | None = None) -> int:
-        """Number of singular values above ``max(atol, rtol·σ₁)``; defaults as for :meth:`pinv`."""
-        return svd.matrix_rank(self.convolution, atol, rtol)
+        Notes
+        -----
+        Only facts that cost little are asked for. A solver may turn out not to suit the numbers when it prepares;
+        then :meth:`pinv` goes on to the next one, and :meth:`PinvOperator.explain` says so.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.rand(32, 32, 3, 3, dtype=torch.float64), (128, 128), padding=1)
+        >>> A.plan().solver.name
+        'border'
+        """
+        return Request.of(self.convolution, damp, atol, rtol, solver, tol, max_iter, applications).plan()
+
+    @in_full_precision
+    def project_null(
+        self, x: Tensor, atol: float | None = None, rtol: float | None = None, solver: str = "auto"
+    ) -> Tensor:
+        r"""Part of a picture that this operator does not see: the projection on its null space.
+
+        .. math:: x - A^+ A x
+
+        Parameters
+        ----------
+        x : Tensor
+            Pictures (..., C, H, W) of ``in_shape``.
+        atol, rtol, solver
+            As in :meth:`pinv`. Singular values that are cut belong to the null space.
+
+        Returns
+        -------
+        Tensor
+            Of x's shape, dtype and device; ``A`` of it is zero up to rounding and the threshold.
+
+        Raises
+        ------
+        ArgumentError, SolverRefusedError, ConvergenceError
+            As :meth:`pinv` and what it returns do.
+
+        Notes
+        -----
+        Prepares the pseudo-inverse at each call. To project often keep ``P = A.pinv()`` and call
+        :meth:`PinvOperator.project_null`. The error is of the order of the condition number times ε. Differentiable by
+        x. Used to keep or to replace what a measurement says nothing about (Wang, Yu and Zhang, *DDNM*, ICLR 2023).
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.ones(1, 1, 2, 2, dtype=torch.float64), (8, 8), stride=2)
+        >>> x = torch.rand(1, 8, 8, dtype=torch.float64)
+        >>> float(A(A.project_null(x)).abs().max()) < 1e-12
+        True
+        """
+        return self.pinv(atol=atol, rtol=rtol, solver=solver).project_null(x)
+
+    @in_full_precision
+    def project_range(
+        self, y: Tensor, atol: float | None = None, rtol: float | None = None, solver: str = "auto"
+    ) -> Tensor:
+        r"""Part of the data that some picture explains: the projection on the range of this operator.
+
+        .. math:: A A^+ y
+
+        Parameters
+        ----------
+        y : Tensor
+            Data (..., C', H', W') of ``out_shape``.
+        atol, rtol, solver
+            As in :meth:`pinv`.
+
+        Returns
+        -------
+        Tensor
+            Of y's shape, dtype and device. What is left, ``y − A A⁺ y``, is orthogonal to every ``A x``.
+
+        Raises
+        ------
+        ArgumentError, SolverRefusedError, ConvergenceError
+            As :meth:`pinv` and what it returns do.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.rand(2, 1, 3, 3, dtype=torch.float64), (8, 8))
+        >>> y = torch.rand(2, 6, 6, dtype=torch.float64)
+        >>> rest = y - A.project_range(y)
+        >>> float(A.H(rest).abs().max()) < 1e-10
+        True
+        """
+        return self.pinv(atol=atol, rtol=rtol, solver=solver).project_range(y)

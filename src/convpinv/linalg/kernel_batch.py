@@ -12,10 +12,10 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
-from convpinv.linalg.derivatives import is_tracked
 from convpinv.linalg.operator import Conv2dOperator
 from convpinv.linalg.pinv import Request
 from convpinv.linalg.precision import in_full_precision
+from convpinv.linalg.source import is_tracked
 
 
 @in_full_precision

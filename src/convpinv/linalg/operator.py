@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import IntegerPair
+from convpinv.linalg import clipping
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.invertible import InvertibleOperator
@@ -175,6 +176,51 @@ class Conv2dOperator(InvertibleOperator):
     def detach(self) -> Conv2dOperator:
         """Return the same operator, cut off from the weight's gradient and from later changes of the weight."""
         return Conv2dOperator._of(self.convolution.detach())
+
+    def clip_singular_values(self, maximum: float) -> Tensor:
+        """Kernel of the same shape whose convolution has no singular value above a maximum, near the kernel given.
+
+        Rounds of two steps: every matrix ``K(w)`` of the symbol has its singular values clipped, which is exact for a
+        circular boundary and makes a kernel as large as the picture; of that the taps of the kernel's own support are
+        kept (Sedghi, Gupta and Long, ICLR 2019), which may raise the norm again. The rounds are alternating projections
+        between two convex sets; what still stands above after ten of them is scaled down.
+
+        Parameters
+        ----------
+        maximum : float
+            Largest singular value allowed, at least 0.
+
+        Returns
+        -------
+        Tensor
+            The kernel, of the weight's shape, dtype and device, cut off from its gradient; a copy of the weight where
+            nothing was above the maximum.
+
+        Raises
+        ------
+        ArgumentError
+            A negative or non-finite maximum.
+        ConvergenceError
+            As :meth:`norm`.
+
+        Notes
+        -----
+        The norm of what is returned, as rounded to its dtype, is measured in double precision: exactly for circular
+        boundaries, separable kernels and small operators, else by :meth:`norm` with its error bound added. On other
+        boundaries the symbol stands for the operator in the clipping; the final norm is still the operator's own.
+        Not the nearest such kernel, for which the projections would have to be Dykstra's. Cost: ten decompositions
+        of the whole symbol.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> weight = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+        >>> whole = {"input_size": 16, "padding": 1, "padding_mode": "circular"}
+        >>> clipped = convpinv.Conv2dOperator(weight, **whole).clip_singular_values(1.0)
+        >>> 0.9 < convpinv.Conv2dOperator(clipped, **whole).norm() <= 1.0
+        True
+        """
+        return clipping.clip_singular_values(self.convolution, maximum)
 
     @property
     def _call_name(self) -> str:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
-from convpinv.linalg.derivatives import Source, apply, beneath
+from convpinv.linalg.derivatives import apply
 from convpinv.linalg.inverse import Inverse
 from convpinv.linalg.linear_operator import LinearOperator
 from convpinv.linalg.precision import in_full_precision
 from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
+from convpinv.linalg.source import Source, beneath
 from convpinv.linalg.spectrum import Regularization
 
 DEFAULT_MAX_ITERATIONS = 2000
@@ -203,6 +204,54 @@ class PinvOperator(LinearOperator):
             if outcomes and outcome.status is Status.DIRECT:
                 residual = self._normal_residual(y, value)
         return Solution(value, outcome.status, outcome.iterations, residual)
+
+    def project_null(self, x: Tensor) -> Tensor:
+        """``x − A⁺A x``: what of a picture the operator A does not see; see :meth:`Conv2dOperator.project_null`.
+
+        The kernel is the one that was prepared. Refused with ``damp``, where ``I − A⁺A`` is no projection.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.ones(1, 1, 2, 2, dtype=torch.float64), (8, 8), stride=2)
+        >>> P, x = A.pinv(), torch.rand(1, 8, 8, dtype=torch.float64)
+        >>> bool(torch.allclose(P.project_null(x) + P(A(x)), x))
+        True
+        """
+        call = "project_null"
+        forward = self._projecting(call)
+        with arguments.called(call, "x"):
+            return x - self(forward(x))
+
+    def project_range(self, y: Tensor) -> Tensor:
+        """``A A⁺ y``: what of the data some picture explains; see :meth:`Conv2dOperator.project_range`.
+
+        The kernel is the one that was prepared. Refused with ``damp``, where ``A A⁺`` is no projection.
+
+        Examples
+        --------
+        >>> import torch, convpinv
+        >>> A = convpinv.Conv2dOperator(torch.rand(2, 1, 3, 3, dtype=torch.float64), (8, 8))
+        >>> P, y = A.pinv(), torch.rand(2, 6, 6, dtype=torch.float64)
+        >>> bool(torch.allclose(P.project_range(P.project_range(y)), P.project_range(y)))
+        True
+        """
+        call = "project_range"
+        forward = self._projecting(call)
+        with arguments.called(call, "y"):
+            return forward(self(y))
+
+    def _projecting(self, call: str) -> LinearOperator:
+        """Give the operator whose pseudo-inverse this is: the values that were prepared, the graph of the kernel."""
+        damp = self.plan.problem.regularization.damp
+        if damp:
+            arguments.fail(
+                call, "damp", f"{damp:g} in this pseudo-inverse", "only an undamped one, A.pinv(), gives projections"
+            )
+        operator = self.plan.problem.operator
+        if self._weight.is_differentiated:
+            operator = Convolution(self._weight.tied(), operator.geometry)
+        return operator.H if self._inverse.is_adjoint else operator
 
     @property
     def _call_name(self) -> str:

@@ -73,3 +73,16 @@ def tap_values(placed: Tensor, geometry: Geometry) -> Tensor:
     row_places = torch.tensor(tap_positions(rows, grid[0]), device=placed.device)
     column_places = torch.tensor(tap_positions(columns, grid[1]), device=placed.device)
     return phases.index_select(2, row_places).index_select(3, column_places)
+
+
+def kernel_of_coarse(placed: Tensor, geometry: Geometry) -> Tensor:
+    """Kernel (Cout, Cin/G, kH, kW) that comes nearest to a placed one: what stands where its taps do.
+
+    The pseudo-inverse of :func:`coarse_kernel`: taps that share a place share what stands there.
+    """
+    shares = []
+    for axis, points in zip(geometry.axes, placed.shape[-2:], strict=True):
+        places = tap_positions(axis, points)
+        counts = [places.count(place) for place in places]
+        shares.append(torch.tensor(counts, device=placed.device, dtype=placed.real.dtype))
+    return tap_values(placed, geometry) / (shares[0][:, None] * shares[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import prod
 
@@ -47,6 +48,22 @@ def is_full(operator: Convolution) -> bool:
 def is_wide(operator: Convolution) -> bool:
     """Whether there are no more outputs than inputs: then the data space is the smaller one to solve in."""
     return prod(operator.out_shape) <= prod(operator.in_shape)
+
+
+def trimmed(operator: Convolution) -> Convolution:
+    """Return the same map without the kernel's outer rows and columns that hold nothing but zeros.
+
+    A point spread function comes in a frame of zeros as often as not, and the frame reaches over the border, too.
+    """
+    geometry = operator.geometry
+    used = operator.weight.detach() != 0
+    weight, axes = operator.weight, []
+    for dimension, axis, others in ((2, geometry.rows, (0, 1, 3)), (3, geometry.columns, (0, 1, 2))):
+        taps = used.any(dim=others).nonzero().flatten().tolist() or [0]
+        weight = weight.narrow(dimension, taps[0], taps[-1] - taps[0] + 1)
+        before, after = axis.before - axis.dilation * taps[0], axis.after - axis.dilation * (axis.taps - 1 - taps[-1])
+        axes.append(dataclasses.replace(axis, taps=taps[-1] - taps[0] + 1, before=before, after=after))
+    return Convolution(weight, dataclasses.replace(geometry, rows=axes[0], columns=axes[1]))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ class Status(enum.Enum):
         "stopped making progress before the tolerance",
         "the tolerance is below what rounding allows, or damp = 0 meets singular values near 0 (raise damp or tol)",
     )
+    INACCURATE = (
+        "solved directly, but not to the accuracy",
+        "singular values too near 0 for the damping (raise damp or tol)",
+    )
 
     @property
     def message(self) -> str:
@@ -58,7 +62,8 @@ class Solution:
         Iterations done, 0 for direct solvers.
     residual : float
         Largest relative residual over the batch: of the system that was iterated on, or, for direct solvers, of the
-        normal equations ``‖Aᴴ(y − Ax) − damp²x‖ / ‖Aᴴy‖``.
+        normal equations ``‖Aᴴ(y − Ax) − damp²x‖ / ‖Aᴴy‖``. For a status of ``INACCURATE`` the estimated error of the
+        value, relative.
     """
 
     value: Tensor
@@ -80,6 +85,13 @@ class Problem:
     accuracy: float
     max_iterations: int
     applications: int
+
+
+class UnsuitableError(Exception):
+    """Raised by :meth:`Solver.prepare` where the numbers, not the shape, show that a solver cannot serve.
+
+    The message is the sentence that :meth:`Solver.refuses` could not know beforehand; it never leaves the package.
+    """
 
 
 class Solver(abc.ABC):
@@ -104,7 +116,7 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, problem: Problem) -> Any:
-        """Do once what does not depend on y."""
+        """Do once what does not depend on y; may raise :class:`UnsuitableError`."""
 
     @abc.abstractmethod
     def apply(self, state: Any, batch: Tensor) -> Solution:

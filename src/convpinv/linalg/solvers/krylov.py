@@ -121,7 +121,7 @@ class Krylov(Solver):
         side = "data side" if structure.is_wide(operator) else "image side"
         return (
             f"{side}, {height} x {width} x {channels}; iterates to a relative residual of {problem.tolerance:.0e}, "
-            f"at most {problem.max_iterations} iterations; unconverged raises"
+            f"at most {problem.max_iterations} iterations; {_accuracy(problem)}; unconverged raises"
         )
 
     def prepare(self, problem: Problem) -> KrylovState:
@@ -174,6 +174,15 @@ class Krylov(Solver):
         fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
         shortest = iterate(data, fitted, budget - least.iterations)
         return _solution(backward(shortest.value), batch, [least, shortest])
+
+
+def _accuracy(problem: Problem) -> str:
+    """Say what the tolerance of the residual means for the answer."""
+    if not problem.regularization.damp:
+        return f"error of the answer up to (σ₁/σ)²·{problem.tolerance:.0e}, σ its smallest singular value above 0"
+    if structure.is_wide(problem.operator):
+        return f"error of the answer up to (σ₁/damp)²·{problem.tolerance:.0e}"
+    return f"error of the answer below {problem.accuracy:.0e}"
 
 
 def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSystem:
