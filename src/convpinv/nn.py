@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import IntegerPair
-from convpinv.linalg.current import CurrentPinv, Operator, apply_without_bias, planned_solver
+from convpinv.linalg.current import CurrentPinv, Operator, apply_without_bias
 from convpinv.linalg.operator import Conv2dOperator
 
 __all__ = ["ConvPinv2d"]
@@ -103,7 +103,7 @@ class ConvPinv2d(torch.nn.Module):
         with arguments.called("ConvPinv2d", "y"):
             self.damp = arguments.fixed_or_learned("ConvPinv2d", "damp", damp)
             operator = self._operator()
-            self._planned = planned_solver(operator, self._all_options())
+            self._planned = operator.plan(**self._all_options()).solver.name
         self._shapes = f"{operator.out_shape} → {operator.in_shape}"
         self.register_state_dict_post_hook(_leave_out_conv)
         self.register_load_state_dict_pre_hook(_fill_in_conv)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.linalg.operator import AdjointOperator, Conv2dOperator
-from convpinv.linalg.pinv import PinvOperator, Request
+from convpinv.linalg.pinv import PinvOperator
 from convpinv.linalg.source import is_tracked
 
 Operator = Conv2dOperator | AdjointOperator
@@ -64,11 +64,6 @@ def _serves(kept: PinvOperator, operator: Operator, damp: float) -> bool:
         and then.operator.device == now.device
         and torch.equal(then.operator.weight, now.weight)
     )
-
-
-def planned_solver(operator: Operator, options: dict[str, Any]) -> str:
-    """Name of the solver that an operator's pseudo-inverse would choose; nothing is prepared."""
-    return Request.of(operator.convolution, **options).plan().solver.name
 
 
 def apply_without_bias(pinv: PinvOperator, y: Tensor, bias: Tensor | None) -> Tensor:

@@ -36,19 +36,22 @@ def pinv_each(
     first = convolution(weights[0])
     arguments.kernel_batch_images(call, "y", y, len(weights), first.out_shape, first.each_channel_alone)
     together = _side_by_side(weights, first)
-    if _one_solve_serves(first, together, options):
-        return _at_once(y, len(weights), first, together.pinv(**options))
+    solver = _solver_of_all(first, together, options)
+    if solver is not None:
+        return _at_once(y, len(weights), first, together.pinv(**{**options, "solver": solver}))
     return torch.stack([convolution(weight).pinv(**options)(part) for weight, part in zip(weights, y, strict=True)])
 
 
-def _one_solve_serves(first: Conv2dOperator, together: Conv2dOperator, options: dict[str, Any]) -> bool:
-    plan = Request.of(first.convolution, **options).plan()
+def _solver_of_all(first: Conv2dOperator, together: Conv2dOperator, options: dict[str, Any]) -> str | None:
+    """Name of the solver that does all kernels at once, if the plan for the first is such a one and serves the rest."""
+    plan = first.plan(**options)
     if not plan.solver.serves_kernels_side_by_side:
-        return False
+        return None
     # Whether a threshold cuts more than zeros, and so forbids a gradient by the weight, is asked of a whole operator.
     if is_tracked(together.weight) and not plan.problem.regularization.is_default_cut:
-        return False
-    return plan.solver.refuses(Request.of(together.convolution, **options).problem()) is None
+        return None
+    refusal = plan.solver.refuses(Request.of(together.convolution, **options).problem())
+    return plan.solver.name if refusal is None else None
 
 
 def _side_by_side(weights: Tensor, first: Conv2dOperator) -> Conv2dOperator:
