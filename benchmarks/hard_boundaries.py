@@ -46,7 +46,7 @@ def by_lsmr(operator: Conv2dOperator, y: Tensor, damp: float) -> tuple[Tensor, i
         return lambda vector: apply(torch.from_numpy(np.ascontiguousarray(vector)).reshape(shape)).numpy().ravel()
 
     size = y.numel()
-    matrix = LinearOperator(
+    matrix = LinearOperator(  # pyright: ignore[reportCallIssue]
         (size, size),
         matvec=lift(operator, operator.in_shape),
         rmatvec=lift(operator.H, operator.out_shape),

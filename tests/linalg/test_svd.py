@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import convpinv
 from convpinv import Conv2dOperator
-from convpinv.linalg import bounds, eigenvalues, leading_values, pinv, svd, symbol_norm
+from convpinv.linalg import bounds, determinant, eigenvalues, leading_values, pinv, svd, symbol_norm
 from convpinv.linalg.eigenvalues import HermitianMap, largest_eigenpairs
 from convpinv.linalg.solvers import choose
 from convpinv.linalg.solvers.krylov import Krylov
@@ -297,7 +298,10 @@ def test_refusals_are_one_clear_line() -> None:
         (lambda: large.svdvals(k=1000), "^svdvals: k is 1000; it may be at most 512"),
         (lambda: large.svdvals(k=0), "^svdvals: k is 0"),
         (lambda: large.svdvals(k=10001), "it may be at most 10000"),
-        (large.slogdet, "^slogdet: the operator is .*a determinant needs a circular boundary"),
+        (
+            Conv2dOperator(random(64, 64, 7, 7), 128, padding=3).slogdet,
+            "^slogdet: the operator is .*a determinant needs a circular boundary.*border matrix that fits",
+        ),
         (Conv2dOperator(random(1, 1, 3, 3), 9).slogdet, "^slogdet: .*as many outputs as inputs"),
         (lambda: large.clip_singular_values(-1), "^clip_singular_values: maximum is -1"),
     ):
@@ -348,6 +352,45 @@ def test_determinants(name: str, sign: int) -> None:
         tolerance = 1e-3 if operator.dtype == torch.float32 else 1e-8
         assert float((found.sign - expected.sign).abs()) < tolerance
         assert float(found.logabsdet) == pytest.approx(float(expected.logabsdet), abs=tolerance)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular", "reflect", "replicate"])
+def test_determinants_by_the_border(mode: str) -> None:
+    count = 0
+    for index, ((inputs, outputs, groups, stride), taps, size) in enumerate(
+        itertools.product(
+            ((1, 1, 1, 1), (2, 2, 1, 1), (4, 4, 2, 1), (1, 4, 1, 2), (2, 8, 2, 2)),
+            ((3, 3), (5, 3)),
+            ((6, 8), (8, 6), (7, 5)),
+        )
+    ):
+        if size[0] % stride or size[1] % stride:
+            continue
+        dtype = torch.complex128 if index % 2 else torch.float64
+        weight = random(outputs, inputs // groups, *taps, dtype=dtype, seed=index)
+        padding = (taps[0] // 2, taps[1] // 2)
+        operator = Conv2dOperator(weight, size, padding=padding, stride=stride, groups=groups, padding_mode=mode)
+        expected = torch.linalg.slogdet(operator.to_dense())
+        found = determinant._border(operator.convolution)
+        assert found is not None
+        assert float((found[0] - expected.sign).abs()) < 1e-6
+        assert float(found[1]) == pytest.approx(float(expected.logabsdet), abs=1e-6)
+        count += 1
+    assert count == 26
+
+
+def test_a_determinant_too_large_to_write_down() -> None:
+    operator = Conv2dOperator(random(1, 1, 3, 3), 66, padding=1)
+    expected = torch.linalg.slogdet(operator.to_dense())
+    found = operator.slogdet()
+    assert float(found.sign) == float(expected.sign)
+    assert float(found.logabsdet) == pytest.approx(float(expected.logabsdet), rel=1e-9)
+
+
+def test_signs_of_permutations() -> None:
+    for order in itertools.permutations(range(5)):
+        matrix = torch.eye(5, dtype=torch.float64)[list(order)]
+        assert determinant.permutation_sign(torch.tensor(order)) == round(float(torch.linalg.det(matrix)))
 
 
 def test_singular_determinants() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, prod
 from typing import NamedTuple
 
@@ -9,11 +10,15 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
-from convpinv.linalg import spectrum
+from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.leading_values import split_groups
+from convpinv.linalg.solvers import border_systems
 from convpinv.linalg.solvers.base import Problem, double_of
+from convpinv.linalg.solvers.border import LARGEST_MEMORY
+from convpinv.linalg.solvers.border_cost import eliminations
+from convpinv.linalg.solvers.border_layout import Domain
 from convpinv.linalg.solvers.fourier import Fourier, coarse_size
 from convpinv.linalg.solvers.separable import factor_matrices
 from convpinv.linalg.svd import EXACT_WAYS, is_dense, separable_problem, unit
@@ -50,9 +55,13 @@ def slogdet(operator: Convolution) -> SignLogDet:
         matrices = torch.stack([group.to_dense() for group in split_groups(scaled.operator)])
         signs, logarithms = torch.linalg.slogdet(matrices)
         sign, logarithm = signs.prod(), logarithms.sum()
+    elif (found := _border(scaled.operator)) is not None:
+        sign, logarithm = found
     else:
         shapes = f"{operator.in_shape} with boundary '{operator.geometry.boundary}'"
-        arguments.fail(call, "the operator", shapes, f"a determinant needs {EXACT_WAYS}")
+        arguments.fail(
+            call, "the operator", shapes, f"a determinant needs {EXACT_WAYS}, or a border matrix that fits and exists"
+        )
     logarithm = logarithm + size * log(scaled.scale)
     return SignLogDet(sign.to(operator.dtype), logarithm.to(operator.weight.real.dtype))
 
@@ -60,20 +69,71 @@ def slogdet(operator: Convolution) -> SignLogDet:
 def _fourier(operator: Convolution) -> tuple[Tensor, Tensor]:
     """Product over the frequencies, times the sign of the permutation that splits a picture into its phases."""
     symbol = spectrum.symbol(operator.weight, operator.geometry, coarse_size(operator))
-    signs, logarithms = torch.linalg.slogdet(spectrum.matrices_of(symbol))
-    if operator.dtype.is_complex:
-        sign, logarithm = signs.prod(), logarithms.sum()
-        sign = sign / sign.abs() if bool(sign != 0) else sign
-    else:
-        height, width = coarse_size(operator)
-        by_column = logarithms.unflatten(1, symbol.shape[-2:])
-        # Conjugate frequencies give a positive product. The four that are their own conjugates have real matrices.
-        logarithm = by_column.sum() + by_column[:, :, 1 : (width + 1) // 2].sum()
-        rows = [0, height // 2] if height % 2 == 0 else [0]
-        columns = [0, width // 2] if width % 2 == 0 else [0]
-        own = signs.real.unflatten(1, symbol.shape[-2:])[:, rows][:, :, columns]
-        sign = own.prod().sign() if bool((signs != 0).all()) else own.new_zeros(())
+    sign, logarithm = _of_symbol(symbol, coarse_size(operator), operator.dtype.is_complex)
     return sign * phase_permutation_sign(operator.geometry), logarithm
+
+
+def _of_symbol(symbol: Tensor, grid: tuple[int, int], is_complex: bool) -> tuple[Tensor, Tensor]:
+    """Determinant of a periodic convolution, pixels split into phases."""
+    signs, logarithms = torch.linalg.slogdet(spectrum.matrices_of(symbol))
+    if is_complex:
+        sign, logarithm = signs.prod(), logarithms.sum()
+        return sign / sign.abs() if bool(sign != 0) else sign, logarithm
+    height, width = grid
+    by_column = logarithms.unflatten(1, symbol.shape[-2:])
+    # Conjugate frequencies give a positive product. The four that are their own conjugates have real matrices.
+    logarithm = by_column.sum() + by_column[:, :, 1 : (width + 1) // 2].sum()
+    rows = [0, height // 2] if height % 2 == 0 else [0]
+    columns = [0, width // 2] if width % 2 == 0 else [0]
+    own = signs.real.unflatten(1, symbol.shape[-2:])[:, rows][:, :, columns]
+    return own.prod().sign() if bool((signs != 0).all()) else own.new_zeros(()), logarithm
+
+
+def _border(operator: Convolution) -> tuple[Tensor, Tensor] | None:
+    """``det A = ± det C · det(D + T C⁻¹ S)``; None where the border matrix does not fit or C has no inverse.
+
+    The bordered matrix [[C, S], [T, −D]] has the determinant ``det C · det(−D − T C⁻¹ S)``. Corrections eliminated, and
+    what belongs to frames moved to the end, it is that of A times the signs of the two orders. Jacobi's identity for
+    complementary minors is the case without corrections.
+    """
+    operator = structure.trimmed(operator)
+    way = eliminations(operator, False)[0]
+    if way.way != "square" or way.peak > LARGEST_MEMORY:
+        return None
+    square = border_systems.square_system(operator)
+    symbol = border_systems.periodic_symbol(operator, square.domain)
+    signs, logarithms = square.system.slogdet()
+    sign, logarithm = _of_symbol(symbol, square.domain.output_size, operator.dtype.is_complex)
+    sign, logarithm = sign * signs.prod() * _order_sign(operator, square.domain), logarithm + logarithms.sum()
+    return (sign, logarithm) if bool(torch.isfinite(logarithm)) else None
+
+
+def _order_sign(operator: Convolution, domain: Domain) -> int:
+    """Sign of moving the frames of one group behind what is kept, and of the pixels' split into phases, all groups."""
+    groups = operator.geometry.groups
+    outputs = _kept_first(lambda numbers: domain.lay_outputs(numbers, 1), operator.out_shape, groups)
+    inputs = _kept_first(lambda numbers: domain.lay_inputs(numbers, 1), operator.in_shape, groups)
+    return (permutation_sign(outputs) * permutation_sign(inputs)) ** groups
+
+
+def _kept_first(lay: Callable[[Tensor], Tensor], shape: tuple[int, int, int], groups: int) -> Tensor:
+    """Places of a domain in the order of the operator's own, those of frames behind."""
+    channels, height, width = shape
+    own = torch.arange(1, channels // groups * height * width + 1, dtype=torch.float64)
+    numbers = lay(own.reshape(1, -1, height, width)).flatten()
+    frames = numbers == 0
+    return torch.cat([numbers.masked_fill(frames, torch.inf).argsort()[: len(own)], frames.nonzero().flatten()])
+
+
+def permutation_sign(order: Tensor) -> int:
+    """Sign of a permutation, from the number of its cycles: each place learns the least of its cycle, by doubling."""
+    least = torch.arange(len(order), device=order.device)
+    jump = order
+    for _ in range(max(1, (len(order) - 1).bit_length())):
+        least = torch.minimum(least, least[jump])
+        jump = jump[jump]
+    cycles = len(least.unique())
+    return -1 if (len(order) - cycles) % 2 else 1
 
 
 def phase_permutation_sign(geometry: Geometry) -> int:

@@ -192,7 +192,9 @@ class SpectralOperator(LinearOperator):
         .. math:: \det A = \pm \prod_w \det K(w)
 
         for a circular boundary, the sign being that of the permutation that splits a picture into the phases of the
-        stride. For a separable kernel the product of the factors' determinants, for a small operator the dense one.
+        stride. For a separable kernel the product of the factors' determinants, for a small operator the dense one. For
+        all others that of a periodic operator times that of the border matrix, ``det A = ± det C · det(D + T C⁻¹ S)``;
+        the error of the logarithm grows with the condition number of C.
 
         Returns
         -------
@@ -203,7 +205,8 @@ class SpectralOperator(LinearOperator):
         Raises
         ------
         ArgumentError
-            Where there are not as many outputs as inputs, or no exact way serves.
+            Where there are not as many outputs as inputs, or no exact way serves: the border matrix needs more than
+            8 GB, the stride leaves no square symbol, or the periodic operator is singular.
 
         Examples
         --------

@@ -187,6 +187,17 @@ class BorderedSystem(EasySystem):
         """Rows of the border matrix."""
         return self._sources.size
 
+    def slogdet(self) -> tuple[Tensor, Tensor]:
+        """Sign and logarithm of the determinant of each group's border matrix."""
+        if not self.unknowns:
+            return torch.ones(1), torch.zeros(1)
+        diagonal = self._factors.diagonal(dim1=1, dim2=2)
+        own = torch.arange(1, self.unknowns + 1, device=diagonal.device)
+        exchanges = (self._pivots != own).sum(1) % 2
+        magnitudes = diagonal.abs()
+        signs = (diagonal / torch.where(magnitudes > 0, magnitudes, 1.0)).prod(1)
+        return signs * (1 - 2 * exchanges), magnitudes.log().sum(1)
+
     def solve(self, right: Tensor) -> Tensor:
         """Solve the easy system, eliminate the border, solve the easy system again."""
         return self._eliminate(right, self._easy.solve, self._probes, self._sources, adjoint=False)
