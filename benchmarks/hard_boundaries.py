@@ -46,12 +46,20 @@ def by_lsmr(operator: Conv2dOperator, y: Tensor, damp: float) -> tuple[Tensor, i
         return lambda vector: apply(torch.from_numpy(np.ascontiguousarray(vector)).reshape(shape)).numpy().ravel()
 
     size = y.numel()
-    matrix = LinearOperator(  # pyright: ignore[reportCallIssue]
-        (size, size),
-        matvec=lift(operator, operator.in_shape),
-        rmatvec=lift(operator.H, operator.out_shape),
-        dtype=np.float64,
-    )
+
+    class Lifted(LinearOperator):
+        """The operator on vectors."""
+
+        def __init__(self) -> None:
+            super().__init__(np.dtype(np.float64), (size, size))
+
+        def _matvec(self, x: np.ndarray) -> np.ndarray:
+            return lift(operator, operator.in_shape)(x)
+
+        def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+            return lift(operator.H, operator.out_shape)(x)
+
+    matrix = Lifted()
     found = lsmr(matrix, y.numpy().ravel(), damp=damp, atol=1e-14, btol=1e-14, conlim=0, maxiter=MOST_ITERATIONS)
     return torch.from_numpy(found[0]).reshape(operator.in_shape), found[2]
 

@@ -35,7 +35,7 @@ FLOORS = (
     ("solvers.conjugate_gradients", "solvers.frame", "solvers.border_layout", "solvers.bordered"),
     ("solvers.border_systems",),
     ("solvers.half_periodic", "solvers.border_refinement"),
-    ("solvers.border_cost",),
+    ("solvers.border_cost", "solvers.border_probes"),
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov", "solvers.border"),
     ("solvers.choose",),
     ("inverse",),

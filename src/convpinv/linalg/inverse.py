@@ -80,13 +80,15 @@ class Inverse:
         if not outcome.status.is_success:
             problem = self.plan.problem
             if outcome.status is Status.INACCURATE:
-                reached = f"at an error of about {outcome.residual:.1e} (asked for: {problem.accuracy:.1e})"
+                reached = f"with an error of about {outcome.residual:.1e} (asked for: {problem.accuracy:.1e})"
             else:
-                reached = f"at a relative residual of {outcome.residual:.1e} (tolerance {problem.tolerance:.1e})"
+                reached = (
+                    f"after {outcome.iterations} iterations at a relative residual of {outcome.residual:.1e} "
+                    f"(tolerance {problem.tolerance:.1e})"
+                )
             raise arguments.ConvergenceError(
-                f"{self.call_name}: {type(self.plan.solver).__name__} {outcome.status.message}, after "
-                f"{outcome.iterations} iterations {reached}; {outcome.status.likely_causes}; "
-                ".solve(y) returns the state"
+                f"{self.call_name}: {type(self.plan.solver).__name__} {outcome.status.message}, {reached}; "
+                f"{outcome.status.likely_causes}; .solve(y) returns the state"
             )
         return outcome.value
 

@@ -60,8 +60,11 @@ def trimmed(operator: Convolution) -> Convolution:
     weight, axes = operator.weight, []
     for dimension, axis, others in ((2, geometry.rows, (0, 1, 3)), (3, geometry.columns, (0, 1, 2))):
         taps = used.any(dim=others).nonzero().flatten().tolist() or [0]
-        weight = weight.narrow(dimension, taps[0], taps[-1] - taps[0] + 1)
         before, after = axis.before - axis.dilation * taps[0], axis.after - axis.dilation * (axis.taps - 1 - taps[-1])
+        if min(before, after) <= -axis.size:  # the outputs would read from a picture of which nothing is left
+            axes.append(axis)
+            continue
+        weight = weight.narrow(dimension, taps[0], taps[-1] - taps[0] + 1)
         axes.append(dataclasses.replace(axis, taps=taps[-1] - taps[0] + 1, before=before, after=after))
     return Convolution(weight, dataclasses.replace(geometry, rows=axes[0], columns=axes[1]))
 

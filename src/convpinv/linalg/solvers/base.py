@@ -29,7 +29,8 @@ class Status(enum.Enum):
     )
     INACCURATE = (
         "solved directly, but not to the accuracy",
-        "singular values too near 0 for the damping (raise damp or tol)",
+        "data outside the range meet singular values near 0 (raise damp or tol; solver='dense' serves up to 4096 "
+        "unknowns)",
     )
 
     @property

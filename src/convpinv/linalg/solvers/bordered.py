@@ -24,8 +24,8 @@ from torch import Tensor
 from convpinv.linalg import spectrum
 from convpinv.linalg.correlation import multiply
 
-# Entries of the border matrix that are gathered at once: their index tensor takes eight bytes each.
-GATHERED_AT_ONCE = 2**23
+# Entries of the border matrix that are gathered at once: their index tensors take some forty bytes each.
+GATHERED_AT_ONCE = 2**21
 # Corrections with at most this many entries, zeros counted, are kept dense: a product of dense matrices runs some
 # fifty times faster for each entry than torch's sparse one.
 LARGEST_DENSE_CORRECTION = 2**25

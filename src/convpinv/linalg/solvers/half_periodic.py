@@ -21,7 +21,7 @@ from convpinv.linalg.solvers.border_systems import AugmentedSystem, Pair, augmen
 from convpinv.linalg.solvers.bordered import EasySystem, Lookup, split
 
 # Entries of the row problems' inverses that are transformed at once.
-TRANSFORMED_AT_ONCE = 2**24
+TRANSFORMED_AT_ONCE = 2**22
 
 
 @final
