@@ -140,6 +140,14 @@ def test_undamped_and_nearly_singular_is_refused_and_the_plan_says_so() -> None:
     assert "Border: undamped, the operator has singular values too near 0" in text
 
 
+def test_strong_damping_and_loose_tolerances_iterate_for_few_applications() -> None:
+    operator = unit_operator(normal(1, 1, 5, 5), 80, "reflect", 2)
+    for options in ({"damp": 0.2}, {"damp": 1e-3, "tol": 1e-6}):
+        assert operator.plan(**options).solver.name == "krylov"  # pyright: ignore[reportArgumentType]
+        assert operator.plan(**options, applications=50).solver.name == "border"  # pyright: ignore[reportArgumentType]
+    assert operator.plan(damp=1e-3).solver.name == "border"
+
+
 def shift(channels: int = 1) -> Tensor:
     """One tap a channel, in opposite corners: a shift over the border, nilpotent, and so singular."""
     weight = torch.zeros(channels, channels, 3, 3, dtype=torch.float64)

@@ -36,8 +36,8 @@ EXPLAINED = 1e-2
 # Largest peak memory while preparing.
 LARGEST_MEMORY = 8 * 2**30
 OPERATIONS_A_SECOND = 3e10
-# The automatic choice takes up to half a minute on two cores, and some minutes where the factors will be used often.
-AUTOMATIC_OPERATIONS = 1e12
+# The automatic choice takes up to a minute on two cores, and some minutes where the factors will be used often.
+AUTOMATIC_OPERATIONS = 2e12
 PATIENT_OPERATIONS = 1e13
 MANY_APPLICATIONS = 100
 # From this damping on, relative to σ₁, exactly Toeplitz systems converge in some twenty iterations; all others from
@@ -46,6 +46,8 @@ WELL_DAMPED = 1e-3
 STRONGLY_DAMPED = 5e-2
 SEVERAL_APPLICATIONS = 10
 CHEAP = 1e11
+# Who asks for no more than this in double precision wants an iteration, not the last digits.
+LOOSE_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,15 @@ class Border(Solver):
         if way.operations > (PATIENT_OPERATIONS if many else AUTOMATIC_OPERATIONS):
             return f"a border matrix of {way.unknowns} x {way.unknowns}; solver='border' is direct, slow to prepare"
         toeplitz = structure.is_valid(operator) or structure.is_full(operator)
+        few = problem.applications < SEVERAL_APPLICATIONS
+        if few and operator.dtype == double_of(operator.dtype) and problem.tolerance >= LOOSE_TOLERANCE:
+            return "a loose tol for a few applications: they are iterated before a matrix is factored"
         enough = WELL_DAMPED if toeplitz else STRONGLY_DAMPED
         if damp < enough * _symbol_scale(operator):
             return None
         if toeplitz and not (many and way.operations < CHEAP):
             return "damped and exactly Toeplitz: iterations with the corrected inverse symbol take few steps there"
-        if not toeplitz and problem.applications < SEVERAL_APPLICATIONS:
+        if not toeplitz and few:
             return "strongly damped: a few applications are iterated before a matrix is factored"
         return None
 
