@@ -2,8 +2,8 @@
 
 Random 5×5 kernels at 128² and a 15-pixel line at 256², *same* padding, damp² = 1e-4 and 1e-8 for an operator of norm 1.
 LSMR is SciPy's, on the same operator's application and adjoint, for at most 1500 iterations. Residuals are those of the
-normal equations. The direct solver's time for one picture includes preparing; for a batch of 64 it is that of everything
-divided by 64.
+normal equations. The direct solver's time for one picture includes preparing; for a batch of 64 it is that of
+everything divided by 64.
 """
 
 from __future__ import annotations

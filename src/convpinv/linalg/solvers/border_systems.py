@@ -13,7 +13,6 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.solvers.base import batch_norm
 from convpinv.linalg.solvers.border_layout import Domain, Layout, lay_out
 from convpinv.linalg.solvers.bordered import (
-    LARGEST_DENSE_CORRECTION,
     BorderedSystem,
     Corrections,
     EasySystem,
@@ -122,7 +121,7 @@ def augment(operator: Convolution, layout: Layout, easy: EasySystem) -> Augmente
     single = torch.cat([on_outputs, first + _input_places(operator, layout)])
     corrections = _corrections(operator, layout)
     if corrections is not None:
-        corrections = Corrections(corrections.support + first, corrections.matrices)
+        corrections = corrections.shifted(first)
     # q = (what R reads of x, what the corrected outputs hold, the multipliers). R is asked of x, and enters the
     # equations by its adjoint: hence the two orders.
     probes, sources = Sides(single, corrections, 0), Sides(single, corrections, corrected)
@@ -177,14 +176,5 @@ def _corrections(operator: Convolution, layout: Layout) -> Corrections | None:
     channel = torch.arange(channels, device=weight.device)[None, :, None] * layout.domain.input_places
     rows = (output + layout.tap_rows).expand(outputs, channels, -1).flatten()
     sources = (channel + layout.tap_sources).expand(outputs, channels, -1).flatten()
-    support, columns = sources.unique(return_inverse=True)
     values = (weight[..., layout.tap_numbers] * layout.tap_signs.to(weight.dtype)).flatten(1)
-    size = (outputs * count, len(support))
-    if groups * prod(size) <= LARGEST_DENSE_CORRECTION:
-        flat = values.new_zeros(groups, prod(size)).index_add_(1, rows * size[1] + columns, values)
-        return Corrections(support, flat.reshape(groups, *size))
-    matrices = [
-        torch.sparse_coo_tensor(torch.stack([rows, columns]), part, size, check_invariants=False).coalesce()
-        for part in values
-    ]
-    return Corrections(support, matrices)
+    return Corrections.of(rows, sources, values, outputs * count)
