@@ -10,7 +10,7 @@ from torch import Tensor
 
 import convpinv
 from convpinv import Conv2dOperator
-from convpinv.linalg.solvers import border, border_cost, border_refinement
+from convpinv.linalg.solvers.border import cost, refinement, solver
 from convpinv.linalg.structure import trimmed
 from convpinv.testing import check_adjoint, check_against_dense, random_images
 
@@ -44,9 +44,9 @@ def normal_residual(operator: Conv2dOperator, y: Tensor, x: Tensor, damp: float)
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way of elimination in turn, whatever it costs."""
-    by_cost = border_cost.eliminations
+    by_cost = cost.eliminations
     monkeypatch.setattr(
-        border,
+        solver,
         "eliminations",
         lambda operator, damped: sorted(by_cost(operator, damped), key=lambda found: found.way != request.param),
     )
@@ -263,20 +263,20 @@ def test_refinement_knows_its_error() -> None:
     def norms(value: Tensor) -> Tensor:
         return value.flatten(1).norm(dim=1)
 
-    good = border_refinement.refine(lambda left: 0.9 * left, lambda value: truth - value, truth, norms)
+    good = refinement.refine(lambda left: 0.9 * left, lambda value: truth - value, truth, norms)
     assert torch.allclose(good.value, truth, rtol=1e-13)
     assert good.steps > 5
     assert bool((good.error <= 1e-13 * norms(truth)).all())
-    slow = border_refinement.refine(lambda left: 0.2 * left, lambda value: truth - value, truth, norms)
+    slow = refinement.refine(lambda left: 0.2 * left, lambda value: truth - value, truth, norms)
     assert torch.allclose(slow.error, norms(truth - slow.value), rtol=1e-6)
-    broken = border_refinement.refine(lambda left: left * torch.nan, lambda value: truth - value, truth, norms)
+    broken = refinement.refine(lambda left: left * torch.nan, lambda value: truth - value, truth, norms)
     assert bool(torch.isinf(broken.error).all())
 
 
 def test_an_inaccurate_answer_is_never_given_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     operator = Conv2dOperator(normal(1, 1, 3, 3), 12, padding=1)
     pinv = operator.pinv(damp=0.1, solver="border")
-    monkeypatch.setattr(border, "ACCURACY", 0.0)
+    monkeypatch.setattr(solver, "ACCURACY", 0.0)
     pinv.plan.problem.__dict__["accuracy"] = 1e-25
     y = random_images(operator.out_shape, operator)
     assert pinv.solve(y).status is convpinv.Status.INACCURATE

@@ -14,11 +14,11 @@ from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.leading_values import split_groups
-from convpinv.linalg.solvers import border_systems
 from convpinv.linalg.solvers.base import Problem, double_of
-from convpinv.linalg.solvers.border import LARGEST_MEMORY
-from convpinv.linalg.solvers.border_cost import eliminations
-from convpinv.linalg.solvers.border_layout import Domain
+from convpinv.linalg.solvers.border import systems
+from convpinv.linalg.solvers.border.cost import eliminations
+from convpinv.linalg.solvers.border.layout import Domain
+from convpinv.linalg.solvers.border.solver import LARGEST_MEMORY
 from convpinv.linalg.solvers.fourier import Fourier, coarse_size
 from convpinv.linalg.solvers.separable import factor_matrices
 from convpinv.linalg.svd import EXACT_WAYS, is_dense, separable_problem, unit
@@ -100,8 +100,8 @@ def _border(operator: Convolution) -> tuple[Tensor, Tensor] | None:
     way = eliminations(operator, False)[0]
     if way.way != "square" or way.peak > LARGEST_MEMORY:
         return None
-    square = border_systems.square_system(operator)
-    symbol = border_systems.periodic_symbol(operator, square.domain)
+    square = systems.square_system(operator)
+    symbol = systems.periodic_symbol(operator, square.domain)
     signs, logarithms = square.system.slogdet()
     sign, logarithm = _of_symbol(symbol, square.domain.output_size, operator.dtype.is_complex)
     sign, logarithm = sign * signs.prod() * _order_sign(operator, square.domain), logarithm + logarithms.sum()

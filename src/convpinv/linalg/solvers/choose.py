@@ -7,7 +7,7 @@ from typing import Any
 
 from convpinv.arguments import SolverRefusedError
 from convpinv.linalg.solvers.base import Problem, Solver, UnsuitableError
-from convpinv.linalg.solvers.border import Border
+from convpinv.linalg.solvers.border.solver import Border
 from convpinv.linalg.solvers.dense import Dense
 from convpinv.linalg.solvers.fourier import Fourier
 from convpinv.linalg.solvers.krylov import Krylov

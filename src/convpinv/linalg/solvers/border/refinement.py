@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from convpinv.linalg.solvers.border_systems import Pair
+from convpinv.linalg.solvers.border.systems import Pair
 
 # One step of refinement is the rule; iterated Tikhonov regularisation takes more.
 MOST_STEPS = 40

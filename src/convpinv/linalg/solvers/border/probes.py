@@ -13,7 +13,7 @@ from torch import Tensor
 from convpinv.linalg import structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.solvers.base import batch_norm
-from convpinv.linalg.solvers.border_refinement import Refined
+from convpinv.linalg.solvers.border.refinement import Refined
 
 # Error of a probe beyond which factors count as useless.
 PROBE_ERROR = 1e-8

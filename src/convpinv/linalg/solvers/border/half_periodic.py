@@ -16,9 +16,9 @@ from convpinv.arguments import Boundary
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.polyphase import tap_positions
-from convpinv.linalg.solvers.border_layout import lay_out
-from convpinv.linalg.solvers.border_systems import AugmentedSystem, Pair, augment, augmented_system
-from convpinv.linalg.solvers.bordered import EasySystem, Lookup, split
+from convpinv.linalg.solvers.border.elimination import EasySystem, Lookup, split
+from convpinv.linalg.solvers.border.layout import lay_out
+from convpinv.linalg.solvers.border.systems import AugmentedSystem, Pair, augment, augmented_system
 
 # Entries of the row problems' inverses that are transformed at once.
 TRANSFORMED_AT_ONCE = 2**22

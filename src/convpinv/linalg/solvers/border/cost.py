@@ -9,10 +9,10 @@ from math import prod
 from convpinv.linalg import structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Geometry
-from convpinv.linalg.solvers import border_layout
 from convpinv.linalg.solvers.base import Problem
-from convpinv.linalg.solvers.border_systems import is_square
-from convpinv.linalg.solvers.half_periodic import turned
+from convpinv.linalg.solvers.border import layout
+from convpinv.linalg.solvers.border.half_periodic import turned
+from convpinv.linalg.solvers.border.systems import is_square
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def eliminations(operator: Convolution, damped: bool) -> list[Elimination]:
 
 def _around(operator: Convolution, damped: bool) -> Elimination:
     geometry = operator.geometry
-    frame_inputs, frame_outputs, corrected = border_layout.count_differences(geometry, True)
+    frame_inputs, frame_outputs, corrected = layout.count_differences(geometry, True)
     square = not damped and is_square(operator)
     unknowns = frame_outputs + corrected if square else frame_inputs + frame_outputs + 2 * corrected
-    domain = border_layout.domain_of(geometry, True)
+    domain = layout.domain_of(geometry, True)
     channels = operator.weight.shape[0] // geometry.groups
     if not square:
         channels += operator.weight.shape[1] * prod(geometry.stride)
@@ -60,15 +60,13 @@ def _around(operator: Convolution, damped: bool) -> Elimination:
 
 def _by_lines(operator: Convolution, way: str) -> Elimination:
     geometry = operator.geometry
-    frame_inputs, frame_outputs, corrected = border_layout.count_differences(geometry, False)
+    frame_inputs, frame_outputs, corrected = layout.count_differences(geometry, False)
     unknowns = frame_inputs + frame_outputs + 2 * corrected
     outputs, inputs = operator.weight.shape[0] // geometry.groups, operator.weight.shape[1]
     lines = outputs * geometry.rows.out_size + inputs * geometry.columns.stride * geometry.rows.size
-    row_differences = border_layout.count_differences(
-        Geometry(geometry.columns, geometry.rows, inputs, outputs, 1), False
-    )
+    row_differences = layout.count_differences(Geometry(geometry.columns, geometry.rows, inputs, outputs, 1), False)
     row_unknowns = sum(row_differences) // max(1, geometry.columns.out_size)
-    length = border_layout.grid_length(geometry.columns)
+    length = layout.grid_length(geometry.columns)
     lags = min(length, 4 * geometry.columns.reach + 4)
     response = geometry.groups * lines**2 * lags * _itemsize(operator)
     way_cost = _elimination(way, operator, unknowns, response, 2 if corrected else 0)

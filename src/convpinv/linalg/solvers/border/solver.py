@@ -13,12 +13,12 @@ from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
-from convpinv.linalg.solvers import border_layout, border_probes, border_systems
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, UnsuitableError, batch_norm, double_of
-from convpinv.linalg.solvers.border_cost import best_elimination, eliminations
-from convpinv.linalg.solvers.border_refinement import Refined, refine
-from convpinv.linalg.solvers.border_systems import AugmentedSystem, Pair, SquareSystem
-from convpinv.linalg.solvers.half_periodic import TurnedSystem, half_periodic_system, turned
+from convpinv.linalg.solvers.border import layout, probes, systems
+from convpinv.linalg.solvers.border.cost import best_elimination, eliminations
+from convpinv.linalg.solvers.border.half_periodic import TurnedSystem, half_periodic_system, turned
+from convpinv.linalg.solvers.border.refinement import Refined, refine
+from convpinv.linalg.solvers.border.systems import AugmentedSystem, Pair, SquareSystem
 
 # Where damp = 0 and the operator is not square, the factored system is damped by these parts of σ₁, one after the
 # other until refinement converges. What data outside the range leave over costs ε/base², and a step of refinement
@@ -129,9 +129,9 @@ class Border(Solver):
         damp = problem.regularization.damp / scale
         if damp:
             return _augmented_state(problem, operator, scale, max(damp, LEAST_DAMP))
-        if border_systems.is_square(operator):
-            state = BorderState(problem, operator, scale, 0.0, border_systems.square_system(operator), (1.0, 1.0))
-            if border_probes.is_inverse(lambda batch, back: _solve(state, batch, back).value, operator, _cut(problem)):
+        if systems.is_square(operator):
+            state = BorderState(problem, operator, scale, 0.0, systems.square_system(operator), (1.0, 1.0))
+            if probes.is_inverse(lambda batch, back: _solve(state, batch, back).value, operator, _cut(problem)):
                 return state
             del state  # A is singular, and what may be a gigabyte is not needed any more
         way = eliminations(operator, True)[0]
@@ -141,7 +141,7 @@ class Border(Solver):
             if base < _cut(problem):
                 break
             state = _augmented_state(problem, operator, scale, base)
-            if border_probes.serves_all(functools.partial(_solve, state), operator, _cut(problem)):
+            if probes.serves_all(functools.partial(_solve, state), operator, _cut(problem)):
                 return state
         raise UnsuitableError(
             "undamped, the operator has singular values too near 0 and not 0 (probes came back wrong); damp helps"
@@ -158,8 +158,8 @@ class Border(Solver):
 
 def _symbol_scale(operator: Convolution) -> float:
     """Largest Frobenius norm of the periodic symbol: σ₁ to within the square root of the channels."""
-    domain = border_layout.domain_of(operator.geometry, True)
-    matrices = spectrum.matrices_of(border_systems.periodic_symbol(operator, domain))
+    domain = layout.domain_of(operator.geometry, True)
+    matrices = spectrum.matrices_of(systems.periodic_symbol(operator, domain))
     return float(spectrum.frobenius_norms(matrices).max())
 
 
@@ -268,7 +268,7 @@ def _augmented_state(problem: Problem, operator: Convolution, scale: float, base
     """Factor the augmented system, damped by ``base``, and see by how much it lets random errors grow."""
     way = eliminations(operator, True)[0].way
     if way == "around":
-        system = border_systems.augmented_system(operator, base)
+        system = systems.augmented_system(operator, base)
     elif way == "columns":
         system = half_periodic_system(operator, base)
     else:

@@ -11,14 +11,14 @@ from torch import Tensor
 from convpinv.linalg import spectrum
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.solvers.base import batch_norm
-from convpinv.linalg.solvers.border_layout import Domain, Layout, lay_out
-from convpinv.linalg.solvers.bordered import (
+from convpinv.linalg.solvers.border.elimination import (
     BorderedSystem,
     Corrections,
     EasySystem,
     PeriodicSystem,
     Sides,
 )
+from convpinv.linalg.solvers.border.layout import Domain, Layout, lay_out
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Every boundary directly: a periodic convolution, and what differs from it near the border eliminated."""
