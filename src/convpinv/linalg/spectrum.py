@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import frexp, isfinite
 
 import torch
 from torch import Tensor
@@ -97,6 +98,15 @@ def _largest_cofactor(number: int) -> int:
         while number % prime == 0:
             number //= prime
     return number
+
+
+def binary_scale(largest: float) -> float:
+    """Power of two by which values of this size come to lie between ½ and 1, without rounding; 1 for zero.
+
+    Both ends keep the scale and its reciprocal finite: some digits are lost of kernels that have hardly any.
+    """
+    exponent = frexp(largest)[1] if largest > 0.0 and isfinite(largest) else 0
+    return 2.0 ** min(max(exponent, -1021), 1023)
 
 
 def transform(image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Everything is computed in double precision from the kernel at unit scale, so tha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import frexp, prod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -63,10 +63,7 @@ class Unit:
 def unit(operator: Convolution) -> Unit:
     """Bring an operator to unit scale and double precision; a zero kernel stays."""
     weight = operator.weight.detach()
-    largest = float(weight.abs().max())
-    # Below 2^-1021 a reciprocal would overflow; that loses some digits of kernels that have hardly any.
-    exponent = max(frexp(largest)[1], -1021) if largest > 0.0 else 0
-    scale = 2.0 ** min(exponent, 1023)
+    scale = spectrum.binary_scale(float(weight.abs().max()))
     precise = weight.to(double_of(weight.dtype)) / scale
     return Unit(_problem(precise, operator), _problem(precise.to(weight.dtype), operator), scale)
 

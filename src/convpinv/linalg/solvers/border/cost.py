@@ -37,9 +37,10 @@ def best_elimination(problem: Problem) -> Elimination:
 
 def eliminations(operator: Convolution, damped: bool) -> list[Elimination]:
     """All ways that serve, the cheapest first."""
-    ways = [_around(operator, damped), _by_lines(operator, "columns"), _by_lines(turned(operator), "rows")]
+    around = _around(operator, damped)
     if not damped and is_square(operator):
-        return [ways[0]]
+        return [around]
+    ways = [around, _by_lines(operator, "columns"), _by_lines(turned(operator), "rows")]
     return sorted(ways, key=lambda way: way.operations)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import frexp
 from typing import final
 
 import torch
@@ -124,7 +123,7 @@ class Border(Solver):
         """Gather and factor the border matrix."""
         operator = structure.trimmed(problem.operator.to(double_of(problem.operator.dtype)))
         # A power of two: what is exactly dependent in the kernel stays so.
-        scale = 2.0 ** frexp(_symbol_scale(operator))[1]
+        scale = spectrum.binary_scale(_symbol_scale(operator))
         operator = Convolution(operator.weight / scale, operator.geometry)
         damp = problem.regularization.damp / scale
         if damp:
