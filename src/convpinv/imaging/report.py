@@ -11,14 +11,13 @@ from torch import Tensor
 
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
+from convpinv.imaging.observing import Account
 from convpinv.imaging.psf_check import centring
 
 # A misfit above this many times the noise says that the blur is not the one assumed.
 SUSPICIOUS_MISFIT = 1.5
 # Noise below this share of the picture's deviation is no measure of a misfit.
 LEAST_NOISE = 2e-3
-# Clipped pixels do not obey the blur; above this share they ring visibly.
-CLIPPED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class DeblurReport:
 
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
     within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped and count as bounds.
     """
 
     prior: str
@@ -40,6 +40,8 @@ class DeblurReport:
     residual: float | tuple[float, ...]
     status: str
     warnings: tuple[str, ...]
+    masked: int = 0
+    saturated: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in lists, numbers and texts, ready for JSON."""
@@ -88,7 +90,13 @@ class Piece:
     warnings: tuple[str, ...]
 
 
-def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tuple[Tensor, Piece]]) -> DeblurReport:
+def report(
+    job: Job,
+    pictures: Pictures,
+    kernels: list[Tensor],
+    pieces: list[tuple[Tensor, Piece]],
+    account: Account,
+) -> DeblurReport:
     """Put together what the pieces say, each with the indices of its planes."""
 
     def gathered(name: str) -> Tensor:
@@ -109,7 +117,7 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
     share = min(piece.noise_share for _, piece in pieces)
     if share < 1:
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
-    doubts += _doubts(job, pictures, scale, noise, residual)
+    doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
     return DeblurReport(
         prior=job.prior,
         boundary=job.boundary,
@@ -122,10 +130,12 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
+        masked=account.masked,
+        saturated=account.saturated,
     )
 
 
-def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
+def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
     """Return what the picture itself says against the model."""
     doubts = []
     noise = noise.clamp(min=torch.finfo(noise.dtype).tiny).maximum(LEAST_NOISE * scale)
@@ -135,13 +145,6 @@ def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual
         doubts.append(
             f"the result, blurred again, misses the picture by {worst:.1f} times the noise: the PSF, the boundary or "
             "the noise may not be right"
-        )
-    ends = [pictures.stack.amax((-2, -1), keepdim=True), pictures.stack.amin((-2, -1), keepdim=True)]
-    clipped = max(float((pictures.stack == end).float().mean((-2, -1)).max()) for end in ends)
-    if clipped > CLIPPED_SHARE and bool((pictures.stack.amax((-2, -1)) > pictures.stack.amin((-2, -1))).all()):
-        doubts.append(
-            f"{100 * clipped:.1f} % of the pixels lie at an end of the picture's range: where the light was clipped "
-            "there, the blur is no convolution, and rings may show"
         )
     return doubts
 
