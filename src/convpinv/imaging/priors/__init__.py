@@ -9,6 +9,7 @@ that a denoiser's loop is made of.
 from convpinv.imaging.priors.constraint import Constraint
 from convpinv.imaging.priors.data_step import DataState, DataStep
 from convpinv.imaging.priors.observation import Observation
+from convpinv.imaging.priors.plug_and_play import Denoiser, GivenDenoiser, NonlocalBayes, plug_and_play
 from convpinv.imaging.priors.quadratic import (
     gradient,
     pseudo_inverse,
@@ -24,7 +25,10 @@ __all__ = [
     "Constraint",
     "DataState",
     "DataStep",
+    "Denoiser",
+    "GivenDenoiser",
     "HyperLaplacian",
+    "NonlocalBayes",
     "Observation",
     "Problem",
     "Progress",
@@ -35,6 +39,7 @@ __all__ = [
     "TotalVariation",
     "gradient",
     "minimise",
+    "plug_and_play",
     "pseudo_inverse",
     "tikhonov",
     "weighted_gradient",

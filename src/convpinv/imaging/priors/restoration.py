@@ -18,7 +18,10 @@ SOLVE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Restoration:
-    """Restored planes (N, H, W), the strength used (N,), what the solver was, how many steps, and how it ended."""
+    """Restored planes (N, H, W), the strength used (N,), what the solver was, how many steps, and how it ended.
+
+    ``scene`` is the whole grid, where a loop was asked to keep it.
+    """
 
     planes: Tensor
     strength: Tensor
@@ -26,6 +29,7 @@ class Restoration:
     iterations: int
     status: str
     warnings: tuple[str, ...] = ()
+    scene: Tensor | None = None
 
 
 def solved(inverse: PinvOperator, data: Tensor, advice: str = "give a larger strength, or take prior 'tv'") -> Solution:

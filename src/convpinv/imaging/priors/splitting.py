@@ -63,15 +63,16 @@ class Problem:
     schedule: Schedule = Schedule()
 
 
-def minimise(problem: Problem, progress: Progress | None = None) -> Restoration:
+def minimise(problem: Problem, progress: Progress | None = None, *, keep_scene: bool = False) -> Restoration:
     """Run the loop; a picture leaves it when it has converged, so that a batch gives what its pictures give alone.
 
-    The planes of the result are (n, C, H, W), as the observation's.
+    The planes of the result are (n, C, H, W), as the observation's; with ``keep_scene`` it has the whole grid too.
     """
     solver = _Splitting(problem)
     model, schedule = problem.model, problem.schedule
     state = solver.start(problem)
     result = torch.empty_like(problem.observation.data)
+    scene = torch.empty_like(state.scene) if keep_scene else None
     active = torch.arange(len(result), device=result.device)
     iteration = unfinished = 0
     while iteration < schedule.most and active.numel():
@@ -87,13 +88,15 @@ def minimise(problem: Problem, progress: Progress | None = None) -> Restoration:
             if state.constraint is not None:
                 picture = state.constraint.kept(finished).within(picture)
             result[active[finished]] = picture
+            if scene is not None:
+                scene[active[finished]] = state.scene[finished]
             unfinished = int((~done).sum())
             active = active[~finished]
             state = state.kept(~finished)
         if iteration <= schedule.steps:
             state.grow(schedule.growth)
     status = "converged" if iteration < schedule.most or not unfinished else stopped(schedule.most)
-    return Restoration(result, problem.strength, solver.grid.describe(), iteration, status)
+    return Restoration(result, problem.strength, solver.grid.describe(), iteration, status, scene=scene)
 
 
 @dataclass
