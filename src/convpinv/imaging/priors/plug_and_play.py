@@ -31,11 +31,11 @@ STRENGTH_OF_NOISE = 0.5
 LAST_LEVEL = 1.25
 # The first level for pictures of deviation 1 (20 of 255 grey levels in a usual picture): half of it costs 0.3 dB.
 FIRST_LEVEL = 0.35
-STEPS = 16
+STEPS = 24
 # Patches move little from step to step.
 STEPS_BETWEEN_GROUPINGS = 4
 # Estimated error of a pixel in the data step, far below the level of any denoising.
-TOLERANCE = 3e-3
+TOLERANCE = 1e-3
 
 
 class Denoiser(abc.ABC):
