@@ -61,6 +61,7 @@ def grouped(guide: Tensor) -> Groups:
     frame = pad(guide, (reach[1], reach[1], reach[0], reach[0]), value=float("inf"))
     shifts = torch.arange(-reach[0], reach[0] + 1)[:, None] * width + torch.arange(-reach[1], reach[1] + 1)
     shifts = shifts.flatten().to(guide.device)
+    itself = len(shifts) // 2
     at_once = max(1, VALUES_AT_ONCE // ((2 * reach[1] + 1) * channels * STRIDE * width))
     # Near a corner only a quarter of the window lies within the scene.
     size = min(GROUP, (min(reach[0], height - PATCH) + 1) * (min(reach[1], width - PATCH) + 1))
@@ -74,7 +75,10 @@ def grouped(guide: Tensor) -> Groups:
             moved = frame[:, top + down : bottom + down].unfold(2, width, 1)
             squares = (moved - strip).square_().sum(0).transpose(0, 1)
             distances.append(avg_pool2d(squares[:, None], PATCH, STRIDE)[:, 0])
-        nearest = torch.cat(distances).flatten(1).T.topk(size, largest=False).indices
+        distance = torch.cat(distances).flatten(1)
+        # The reference itself must be there, also among its equals: else a pixel may lie in no patch at all.
+        distance[itself] = -1
+        nearest = distance.T.topk(size, largest=False).indices
         references = torch.arange(first, last)[:, None] * (STRIDE * width) + torch.arange(columns) * STRIDE
         positions.append(references.flatten()[:, None].to(guide.device) + shifts[nearest])
     found = torch.cat(positions)
@@ -113,7 +117,7 @@ def filtered(scene: Tensor, guide: Tensor, groups: Groups, sigma: float) -> Tens
         # Σ (Σ + σ² I)⁻¹ z = Cᵀ (C Cᵀ + (N − 1) σ² I)⁻¹ C z
         system = sample @ sample.mT
         diagonal = system.diagonal(dim1=-2, dim2=-1)
-        diagonal += (some.shape[1] - 1) * sigma**2 + rounding * diagonal.sum(-1, keepdim=True)
+        diagonal += max(some.shape[1] - 1, 1) * sigma**2 + rounding * diagonal.sum(-1, keepdim=True)
         factor = torch.linalg.cholesky(system)
         shares = torch.cholesky_solve(sample @ (patches - mean).mT, factor)
         estimate = (shares.mT @ sample).add_(mean)

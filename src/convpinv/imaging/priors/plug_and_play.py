@@ -125,7 +125,7 @@ def _reach(model: BlurModel) -> list[tuple[int, int]]:
 
 def _cut(model: BlurModel, scene: Tensor) -> Tensor:
     """Return the part of a scene (C, grid) that the camera saw, in one piece: a denoiser knows no periodic grid."""
-    if scene.shape[-2:] == model.picture:
+    if model.boundary_is_known or model.grid == model.picture:
         return scene
     for axis, (before, after), size in zip((-2, -1), _reach(model), model.picture, strict=True):
         scene = scene.roll(before, axis).narrow(axis, 0, before + size + after)
@@ -134,7 +134,7 @@ def _cut(model: BlurModel, scene: Tensor) -> Tensor:
 
 def _put(model: BlurModel, whole: Tensor) -> Tensor:
     """Return :func:`_cut`'s piece to the grid; the rows that no camera saw repeat the last one that was."""
-    if whole.shape[-2:] == model.picture:
+    if model.boundary_is_known or model.grid == model.picture:
         return whole
     missing = [grid - size for grid, size in zip(model.grid, whole.shape[-2:], strict=True)]
     scene = torch.nn.functional.pad(whole[None], (0, missing[1], 0, missing[0]), mode="replicate")[0]
