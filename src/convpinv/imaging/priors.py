@@ -154,6 +154,7 @@ def total_variation(
     planes: Tensor,
     strength: Tensor,
     progress: Progress | None = None,
+    limit: int = TV_ITERATIONS,
 ) -> Restoration:
     """Minimise ``½‖A x − y‖² + λ Σ |D x|`` (isotropic total variation) by ADMM.
 
@@ -171,19 +172,19 @@ def total_variation(
     active = torch.arange(count, device=planes.device)
     unfinished = 0
     iteration = 0
-    while iteration < TV_ITERATIONS and active.numel():
+    while iteration < limit and active.numel():
         change = solver.step(state)
         iteration += 1
         if progress is not None:
-            progress(iteration, TV_ITERATIONS)
+            progress(iteration, limit)
         done = (change < TV_TOLERANCE) if iteration >= TV_FEWEST else torch.zeros_like(change, dtype=torch.bool)
-        if iteration == TV_ITERATIONS or bool(done.any()):
-            finished = done if iteration < TV_ITERATIONS else torch.ones_like(done)
+        if iteration == limit or bool(done.any()):
+            finished = done if iteration < limit else torch.ones_like(done)
             result[active[finished]] = model.window(state.scene[finished])[:, 0]
             unfinished = int((~done).sum())
             active = active[~finished]
             state = state.kept(~finished)
-    status = "converged" if iteration < TV_ITERATIONS or not unfinished else _stopped(TV_ITERATIONS)
+    status = "converged" if iteration < limit or not unfinished else _stopped(limit)
     return Restoration(result, strength, solver.inverse.explain(), iteration, status)
 
 

@@ -9,19 +9,27 @@ as :func:`convpinv.deblur` does at its door.
 from __future__ import annotations
 
 from convpinv.imaging.psf_check import Centring, centring, from_array
+from convpinv.imaging.psf_examine import Examination, Finding, examine, recentred
 from convpinv.imaging.psf_makers import airy, box, defocus, gaussian, moffat, motion
+from convpinv.imaging.psf_orientation import Orientation, orientation
 from convpinv.imaging.psf_parse import MAKERS, parse
 
 __all__ = [
     "MAKERS",
     "Centring",
+    "Examination",
+    "Finding",
+    "Orientation",
     "airy",
     "box",
     "centring",
     "defocus",
+    "examine",
     "from_array",
     "gaussian",
     "moffat",
     "motion",
+    "orientation",
     "parse",
+    "recentred",
 ]
