@@ -9,10 +9,12 @@ as :func:`convpinv.deblur` does at its door.
 from __future__ import annotations
 
 from convpinv.imaging.psf_check import Centring, centring, from_array
-from convpinv.imaging.psf_examine import Examination, Finding, examine, recentred
+from convpinv.imaging.psf_examine import examine
+from convpinv.imaging.psf_finding import Examination, Finding
 from convpinv.imaging.psf_makers import airy, box, defocus, gaussian, moffat, motion
 from convpinv.imaging.psf_orientation import Orientation, orientation
 from convpinv.imaging.psf_parse import MAKERS, parse
+from convpinv.imaging.psf_placing import recentred
 
 __all__ = [
     "MAKERS",
