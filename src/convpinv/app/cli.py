@@ -18,7 +18,8 @@ import typer
 
 PSF_HELP = (
     "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
-    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3."
+    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
+    "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065."
 )
 NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
 

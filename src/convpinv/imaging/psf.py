@@ -12,6 +12,7 @@ from convpinv.imaging.psf_check import Centring, centring, from_array
 from convpinv.imaging.psf_examine import examine
 from convpinv.imaging.psf_finding import Examination, Finding
 from convpinv.imaging.psf_makers import airy, box, defocus, gaussian, moffat, motion
+from convpinv.imaging.psf_microscope import gibson_lanni
 from convpinv.imaging.psf_orientation import Orientation, orientation
 from convpinv.imaging.psf_parse import MAKERS, parse
 from convpinv.imaging.psf_placing import recentred
@@ -29,6 +30,7 @@ __all__ = [
     "examine",
     "from_array",
     "gaussian",
+    "gibson_lanni",
     "moffat",
     "motion",
     "orientation",
