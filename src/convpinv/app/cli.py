@@ -162,7 +162,20 @@ def blur(
 
 @app.command(name="psf")
 def psf_command(
-    psf: Annotated[str, typer.Argument(metavar="SPEC|FILE", help=PSF_HELP)],
+    psf: Annotated[str | None, typer.Argument(metavar="[SPEC|FILE]", help=PSF_HELP)] = None,
+    from_points: Annotated[
+        Path | None, typer.Option("--from-points", metavar="FILE", help="Measure it: a picture of beads or stars.")
+    ] = None,
+    from_edge: Annotated[
+        Path | None, typer.Option("--from-edge", metavar="FILE", help="Measure it: a picture of one slanted edge.")
+    ] = None,
+    from_pair: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--from-pair", metavar="SHARP BLURRED", help="Measure it: two pictures of one scene."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="N", help="Rows and columns of a measured one, an odd number.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write it: .tif (32-bit float), .png (16-bit) or .npy."),
@@ -170,12 +183,13 @@ def psf_command(
     plot: Plot = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Show a point spread function; write it to a file, or draw it with its transfer function."""
+    """Show a point spread function, or measure one in pictures; write it to a file, or draw it."""
 
     def work() -> None:
-        from convpinv.app import inspecting
+        from convpinv.app import inspecting, psf_source
 
-        for line in inspecting.show_psf(psf, output, plot, overwrite):
+        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size)
+        for line in inspecting.show_psf(asked, output, plot, overwrite):
             typer.echo(line)
 
     _finish("psf", work)

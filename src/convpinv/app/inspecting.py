@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convpinv.app import images, outputs, plots, psf_source
 from convpinv.app.console import Working, row
 from convpinv.app.files import TargetError
-from convpinv.app.psf_source import PsfSource
+from convpinv.app.psf_source import Measurement, PsfSource
 from convpinv.app.raster import Image
 from convpinv.arguments import ArgumentError
 
@@ -32,13 +32,13 @@ _LARGEST_SIZE = 100_000_000
 _USUAL_NOISE = 0.01
 
 
-def show_psf(text: str, output: Path | None, plot: Path | None, overwrite: bool) -> tuple[str, ...]:
+def show_psf(text: str | Measurement, output: Path | None, plot: Path | None, overwrite: bool) -> tuple[str, ...]:
     """Describe a PSF, and write it to a file or a plot if asked.
 
     Parameters
     ----------
     text
-        A maker's text or a file.
+        A maker's text or a file, or what is to be measured in pictures.
     output
         ``.tif`` (32-bit floating point, exact sum), ``.png`` (16 bits, scaled) or ``.npy`` (64-bit), or None.
     plot
@@ -54,10 +54,14 @@ def show_psf(text: str, output: Path | None, plot: Path | None, overwrite: bool)
     if output is not None and output.suffix.lower() not in (".tif", ".tiff", ".png", ".npy"):
         raise TargetError(output, "a PSF is written as .tif (32-bit floating point), .png (16-bit) or .npy (64-bit)")
     plots.check(plot)
-    outputs.check_targets({"-o": output, "--plot": plot}, {"the PSF": psf_source.file_of(text)}, overwrite=overwrite)
+    if isinstance(text, Measurement):
+        inputs = {text.option + " " * number: path for number, path in enumerate(text.paths)}
+    else:
+        inputs = {"the PSF": psf_source.file_of(text)}
+    outputs.check_targets({"-o": output, "--plot": plot}, inputs, overwrite=overwrite)
     from convpinv.imaging import psf
 
-    source = psf_source.load(text, "the PSF")
+    source = psf_source.measure(text) if isinstance(text, Measurement) else psf_source.load(text, "the PSF")
     found = psf.examine(source.psf)
     array = found.psf.numpy()
     lines = _description(source, array, found.findings)
@@ -200,7 +204,11 @@ def _description(source: PsfSource, array: NDArray[Any], findings: tuple[Finding
 
 
 def _said(findings: tuple[Finding, ...]) -> list[str]:
-    return [line for finding in findings for line in row("corrected" if finding.corrected else "warning", str(finding))]
+    lines = []
+    for finding in findings:
+        name = "corrected" if finding.corrected else "warning" if finding.matters else "note"
+        lines += row(name, str(finding))
+    return lines
 
 
 def _drawing(plane: NDArray[Any]) -> list[str]:

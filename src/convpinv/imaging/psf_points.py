@@ -197,20 +197,21 @@ def _patches(plane: Tensor, spots: Tensor, reach: int) -> tuple[Tensor, Tensor]:
         [torch.ones(len(axis), len(axis), dtype=axis.dtype), *torch.meshgrid(axis, axis, indexing="ij")]
     )
     design = slopes[:, border].T
+    design_inverse = torch.linalg.pinv(design)
     patches, noise = [], []
+    near = torch.ones(len(design), dtype=torch.bool)
     for row, column in spots.tolist():
         patch = plane[row - reach : row + reach + 1, column - reach : column + reach + 1]
         values = patch[border]
-        near = torch.ones_like(values, dtype=torch.bool)
-        for _ in range(3):  # once more without what shines in from beyond
-            fit = torch.linalg.lstsq(design[near], values[near, None]).solution[:, 0]
-            rest = values - design @ fit
-            usual = rest[near].abs().median() / NORMAL_MEDIAN
+        fit = design_inverse @ values
+        for _ in range(2):  # once more without what shines in from beyond
+            rest = (values - design @ fit).abs()
             # A ground of few levels has a deviation of next to nothing: half of it at least stays in.
-            limit = torch.maximum(CLIP * usual, rest.abs().median())
-            near = rest.abs() <= limit
+            near = rest <= CLIP * rest.median() / NORMAL_MEDIAN
+            fit = torch.linalg.pinv(design[near]) @ values[near]
+        rest = (values - design @ fit)[near]
         patches.append(patch - (fit[:, None, None] * slopes).sum(0))
-        noise.append(rest[near].square().mean().sqrt())
+        noise.append(rest.square().mean().sqrt())
     return torch.stack(patches), torch.stack(noise)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from convpinv.arguments import ConvergenceError
+
 # Full exchanges that bring nothing before one variable at a time is exchanged, which ends for certain.
 PATIENCE = 10
 MOST_EXCHANGES = 1000
 # Multipliers and values this much below zero, against the largest, are rounding.
-ROUNDING = 1e-12
+ROUNDING = 1e-10
 
 
 def non_negative_least_squares(gram: Tensor, moment: Tensor) -> Tensor:
@@ -46,4 +48,6 @@ def non_negative_least_squares(gram: Tensor, moment: Tensor) -> Tensor:
             factor = torch.linalg.cholesky(gram[free][:, free])
             value[free] = torch.cholesky_solve(moment[free, None], factor)[:, 0]
         slope[~free] = gram[~free][:, free] @ value[free] - moment[~free]
+    else:
+        raise ConvergenceError(f"psf: the non-negative least squares did not settle in {MOST_EXCHANGES} exchanges")
     return value.clamp(min=0)
