@@ -99,6 +99,22 @@ def test_moffat_and_airy_follow_their_formulas():
     assert float(spot[middle, middle + 6 : middle + 9].max() / spot[middle, middle]) == pytest.approx(0.0175, abs=1e-3)
 
 
+def test_an_obstruction_takes_light_from_the_middle_to_the_rings():
+    free, telescope = psf.airy(6.0), psf.airy(6.0, obstruction=0.4)
+    assert torch.equal(free, psf.airy(6.0, obstruction=0.0))
+    assert_is_psf(telescope)
+    middle = telescope.shape[0] // 2
+    rows = telescope[middle, middle:] / telescope[middle, middle]
+    # The field of the disk minus that of the hole, by its definition as an integral over the open ring.
+    share = torch.linspace(0.4, 1.0, 20001, dtype=torch.float64)
+    for pixel in (0, 2, 5, 9, 20):
+        wave = torch.special.bessel_j0(3.8317059702075123 * pixel / 6.0 * share) * share
+        field = torch.trapezoid(wave, share) / torch.trapezoid(share, share)
+        assert float(rows[pixel]) == pytest.approx(float(field**2), abs=2e-6)  # torch's Bessel functions: 5e-7
+    with pytest.raises(ArgumentError, match=r"^psf\.airy: obstruction is 1; it must be below 1"):
+        psf.airy(3.0, obstruction=1)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_box_fills_its_taps(rows, columns):
@@ -122,6 +138,11 @@ def test_box_fills_its_taps(rows, columns):
         ("box:size=3x5", psf.box((3, 5))),
         ("moffat:fwhm=4,beta=3", psf.moffat(4, 3)),
         ("airy:radius=3", psf.airy(3)),
+        ("airy:radius=3,obstruction=0.4", psf.airy(3, obstruction=0.4)),
+        (
+            "gibson_lanni:numerical_aperture=1.2,wavelength=0.5,pixel_size=0.1,depth=5,size=31",
+            psf.gibson_lanni(1.2, 0.5, 0.1, depth=5, size=31),
+        ),
     ],
 )
 def test_parse_calls_the_maker(text, made):

@@ -18,7 +18,8 @@ import typer
 
 PSF_HELP = (
     "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
-    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3."
+    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
+    "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065."
 )
 NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
 
@@ -161,7 +162,20 @@ def blur(
 
 @app.command(name="psf")
 def psf_command(
-    psf: Annotated[str, typer.Argument(metavar="SPEC|FILE", help=PSF_HELP)],
+    psf: Annotated[str | None, typer.Argument(metavar="[SPEC|FILE]", help=PSF_HELP)] = None,
+    from_points: Annotated[
+        Path | None, typer.Option("--from-points", metavar="FILE", help="Measure it: a picture of beads or stars.")
+    ] = None,
+    from_edge: Annotated[
+        Path | None, typer.Option("--from-edge", metavar="FILE", help="Measure it: a picture of one slanted edge.")
+    ] = None,
+    from_pair: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--from-pair", metavar="SHARP BLURRED", help="Measure it: two pictures of one scene."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="N", help="Rows and columns of a measured one, an odd number.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write it: .tif (32-bit float), .png (16-bit) or .npy."),
@@ -169,12 +183,13 @@ def psf_command(
     plot: Plot = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Show a point spread function; write it to a file, or draw it with its transfer function."""
+    """Show a point spread function, or measure one in pictures; write it to a file, or draw it."""
 
     def work() -> None:
-        from convpinv.app import inspecting
+        from convpinv.app import inspecting, psf_source
 
-        for line in inspecting.show_psf(psf, output, plot, overwrite):
+        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size)
+        for line in inspecting.show_psf(asked, output, plot, overwrite):
             typer.echo(line)
 
     _finish("psf", work)

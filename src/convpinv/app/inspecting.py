@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import images, outputs, plots, psf_source
-from convpinv.app.console import Working
+from convpinv.app.console import Working, row
 from convpinv.app.files import TargetError
-from convpinv.app.psf_source import PsfSource
+from convpinv.app.psf_source import Measurement, PsfSource
 from convpinv.app.raster import Image
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from convpinv.imaging.psf import Finding
 
 # Ten steps of ink for the drawing of a PSF in the terminal, two characters a pixel: characters are taller than wide.
 _INK = " .:-=+*#%@"
@@ -30,13 +32,13 @@ _LARGEST_SIZE = 100_000_000
 _USUAL_NOISE = 0.01
 
 
-def show_psf(text: str, output: Path | None, plot: Path | None, overwrite: bool) -> tuple[str, ...]:
+def show_psf(text: str | Measurement, output: Path | None, plot: Path | None, overwrite: bool) -> tuple[str, ...]:
     """Describe a PSF, and write it to a file or a plot if asked.
 
     Parameters
     ----------
     text
-        A maker's text or a file.
+        A maker's text or a file, or what is to be measured in pictures.
     output
         ``.tif`` (32-bit floating point, exact sum), ``.png`` (16 bits, scaled) or ``.npy`` (64-bit), or None.
     plot
@@ -52,10 +54,17 @@ def show_psf(text: str, output: Path | None, plot: Path | None, overwrite: bool)
     if output is not None and output.suffix.lower() not in (".tif", ".tiff", ".png", ".npy"):
         raise TargetError(output, "a PSF is written as .tif (32-bit floating point), .png (16-bit) or .npy (64-bit)")
     plots.check(plot)
-    outputs.check_targets({"-o": output, "--plot": plot}, {"the PSF": psf_source.file_of(text)}, overwrite=overwrite)
-    source = psf_source.load(text, "the PSF")
-    array = source.psf.numpy()
-    lines = _description(source, array)
+    if isinstance(text, Measurement):
+        inputs = {text.option + " " * number: path for number, path in enumerate(text.paths)}
+    else:
+        inputs = {"the PSF": psf_source.file_of(text)}
+    outputs.check_targets({"-o": output, "--plot": plot}, inputs, overwrite=overwrite)
+    from convpinv.imaging import psf
+
+    source = psf_source.measure(text) if isinstance(text, Measurement) else psf_source.load(text, "the PSF")
+    found = psf.examine(source.psf)
+    array = found.psf.numpy()
+    lines = _description(source, array, found.findings)
     files: dict[Path, bytes] = {}
     if output is not None:
         files[output], said = _psf_file(array, output)
@@ -98,7 +107,10 @@ def inspect_blur(text: str, size: str, noise: float | None, plot: Path | None, o
     if not math.isfinite(level):
         raise ArgumentError(f"--noise is {level}; it may be a number of at least 0")
 
-    height, width = source.psf.shape[-2:]
+    from convpinv.imaging import psf
+
+    found = psf.examine(source.psf)
+    height, width = found.psf.shape[-2:]
     if height > rows or width > columns:
         raise ArgumentError(
             f"--size {rows}x{columns} is smaller than the PSF ({height}x{width}); it may be the picture's"
@@ -110,7 +122,8 @@ def inspect_blur(text: str, size: str, noise: float | None, plot: Path | None, o
         f"blur      {source.text} on {rows} rows x {columns} columns, circular model: the picture "
         "repeats itself at its border, which makes every number below exact and cheap",
     ]
-    stack = source.psf.reshape(-1, *source.psf.shape[-2:])
+    lines += _said(found.findings)
+    stack = found.psf.reshape(-1, *found.psf.shape[-2:])
     files: dict[Path, bytes] = {}
     for channel, plane in enumerate(stack):
         if len(stack) > 1:
@@ -167,12 +180,14 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.3g} %"
 
 
-def _description(source: PsfSource, array: NDArray[Any]) -> list[str]:
+def _description(source: PsfSource, array: NDArray[Any], findings: tuple[Finding, ...]) -> list[str]:
+    import torch
+
     from convpinv.imaging import psf
 
     stack = array.reshape(-1, *array.shape[-2:])
     height, width = stack.shape[-2:]
-    centring = psf.centring(source.psf)
+    centring = psf.centring(torch.from_numpy(array))
     row, column = height // 2 + centring.rows, width // 2 + centring.columns
     channels = f", {len(stack)} channels" if len(stack) > 1 else ""
     lines = [
@@ -181,12 +196,19 @@ def _description(source: PsfSource, array: NDArray[Any]) -> list[str]:
         "sum       " + ", ".join(f"{float(plane.sum()):.12g}" for plane in stack),
         f"centroid  row {row:.2f}, column {column:.2f}; the centre pixel is row {height // 2}, column {width // 2}",
     ]
-    if centring.warning:
-        lines.append(f"warning   {centring.warning}")
+    lines += _said(findings)
     if stack.min() < 0:
         lines.append(f"note      the smallest value is {stack.min():.3g}, below zero")
     lines += [f"note      {note}" for note in source.notes]
     return lines + _drawing(_one_plane(array))
+
+
+def _said(findings: tuple[Finding, ...]) -> list[str]:
+    lines = []
+    for finding in findings:
+        name = "corrected" if finding.corrected else "warning" if finding.matters else "note"
+        lines += row(name, str(finding))
+    return lines
 
 
 def _drawing(plane: NDArray[Any]) -> list[str]:

@@ -60,6 +60,92 @@ def load(text: str, option: str = "--psf") -> PsfSource:
     raise ArgumentError(f"{option} {text!r} is neither a file that exists nor a PSF like {examples}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A PSF that is to be found in pictures: the option that asks for it, its files, and the size wanted."""
+
+    option: str
+    paths: tuple[Path, ...]
+    size: int
+
+
+def one_of(
+    text: str | None, points: Path | None, edge: Path | None, pair: tuple[Path, Path] | None, size: int | None
+) -> str | Measurement:
+    """Return the one source that the user gave: a text or file, or a measurement with its size."""
+    asked = {
+        "--from-points": None if points is None else (points,),
+        "--from-edge": None if edge is None else (edge,),
+        "--from-pair": pair,
+    }
+    given = [(option, paths) for option, paths in asked.items() if paths is not None]
+    if len(given) + (text is not None) != 1:
+        raise ArgumentError(f"give one of SPEC|FILE, {', '.join(asked)}")
+    if text is not None:
+        if size is not None:
+            raise ArgumentError(
+                "--size is for a PSF that is measured; a text holds its own, like gaussian:sigma=1,size=9"
+            )
+        return text
+    ((option, paths),) = given
+    if size is None:
+        raise ArgumentError(f"{option} needs --size N: the rows and columns of the PSF, an odd number like 21")
+    return Measurement(option, paths, size)
+
+
+def measure(asked: Measurement) -> PsfSource:
+    """Return the PSF that pictures of points, of an edge, or of one scene sharp and blurred hold.
+
+    Parameters
+    ----------
+    asked
+        ``--from-points``, ``--from-edge`` or ``--from-pair`` with its files and ``--size``.
+
+    Returns
+    -------
+    PsfSource
+        The PSF, and notes on how well it is known.
+
+    Raises
+    ------
+    ArgumentError, UnreadableFileError
+        With one line that names the file: it cannot be read, or does not show what is needed.
+    """
+    from convpinv.imaging import psf
+
+    planes, notes = [], []
+    for path in asked.paths:
+        image = images.read(path)
+        notes += image.notes
+        if image.pixels.ndim == 3:
+            notes.append(f"{path}: the mean of its channels was measured")
+        planes.append(image.pixels if image.pixels.ndim == 2 else image.pixels.mean(axis=2))
+    text = " ".join((asked.option, *map(str, asked.paths)))
+    try:
+        if asked.option == "--from-points":
+            points = psf.from_points(planes[0], asked.size)
+            found, error = points.psf, points.uncertainty
+            left_out = "".join(f", {count} {reason}" for reason, count in points.rejected.items())
+            notes.append(f"{points.count} point{'s' * (points.count > 1)} used; left out: {left_out[2:] or 'none'}")
+        elif asked.option == "--from-edge":
+            edge = psf.from_edge(planes[0], asked.size)
+            found, error = edge.psf, edge.uncertainty
+            notes.append(f"the edge is slanted by {edge.angle:.1f} degrees; the PSF is taken to be round")
+        else:
+            pair = psf.from_pair(planes[0], planes[1], asked.size)
+            found, error = pair.psf, pair.uncertainty
+            notes.append(
+                f"the blurred picture lies {pair.shift[0]} rows lower and {pair.shift[1]} columns further right, which "
+                f"is not in the PSF; {pair.noise:.2g} of it is unexplained"
+            )
+    except ArgumentError as error_of_picture:
+        names = " and ".join(map(str, asked.paths))
+        raise ArgumentError(f"{names}: {without_call(error_of_picture)}") from None
+    share = 100 * float(error.square().mean().sqrt() / found.max())
+    notes.append(f"each value is known to {share:.2g} % of the peak (one standard deviation, in the mean)")
+    return PsfSource(found, text, None, tuple(notes))
+
+
 def without_call(error: Exception) -> str:
     """Return an error's text without the Python call that it names first: here the command is what was called."""
     text = str(error)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceWarning
-from convpinv.imaging import observing, priors, psf_parse
+from convpinv.imaging import observing, priors, psf_examine
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.model import UNKNOWN
 from convpinv.imaging.noise import noise_of_planes
@@ -36,6 +36,7 @@ def deblur(
     mask: Any = None,
     clip: Any = None,
     full_output: bool = False,
+    correct_psf: bool = True,
     progress: priors.Progress | None = None,
 ) -> Any:
     """Restore a picture from a known blur.
@@ -75,6 +76,9 @@ def deblur(
         ``"tv"`` it is in the picture's units, for the quadratic priors it has none.
     full_output
         Return a :class:`DeblurResult` with a report instead of the picture alone.
+    correct_psf
+        Whether what is certainly wrong with the PSF (a background left in, a symmetric PSF beside its centre) is put
+        right, see :func:`psf.examine`; a text's never is. Either way the report names it.
     progress
         Called as ``progress(iteration, total)`` now and then.
 
@@ -116,7 +120,7 @@ def deblur(
     """
     call = "deblur"
     pictures = arguments.pictures(call, "image", image, largest_ndim=4, gaps=True)
-    kernels = psf_parse.for_pictures(call, psf, pictures)
+    kernels, psf_findings = psf_examine.for_call(call, psf, pictures, correct_psf)
     given = arguments.noise_levels(call, "noise", noise, pictures)
     prior = arguments.choice(call, "prior", prior, PRIORS)
     boundary = arguments.choice(call, "boundary", boundary, BOUNDARIES)
@@ -155,7 +159,7 @@ def deblur(
         restored[planes] = piece.planes
         pieces.append((planes, piece))
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
-    said = report(job, pictures, kernels, pieces, observing.account(pictures, weight, clipped))
+    said = report(job, pictures, psf_findings, pieces, observing.account(pictures, weight, clipped))
     if full_output:
         return DeblurResult(result, said)
     if said.status.startswith("stopped"):

@@ -55,9 +55,9 @@ def gaussian(sigma: float, size: int | None = None) -> Tensor:
     torch.Size([15, 15])
     """
     sigma = arguments.positive("psf.gaussian", "sigma", sigma)
-    radius = _odd_grid("psf.gaussian", size, math.ceil(4 * sigma), f"sigma {sigma:g}")
+    radius = odd_grid("psf.gaussian", size, math.ceil(4 * sigma), f"sigma {sigma:g}")
     profile = torch.exp(-0.5 * (radius / sigma) ** 2)
-    return _normalised(profile[:, None] * profile[None, :])
+    return normalised(profile[:, None] * profile[None, :])
 
 
 def motion(length: float, angle: float = 0.0) -> Tensor:
@@ -95,7 +95,7 @@ def motion(length: float, angle: float = 0.0) -> Tensor:
     tensor([[0.2000, 0.2000, 0.2000, 0.2000, 0.2000]], dtype=torch.float64)
     """
     length = arguments.positive("psf.motion", "length", length)
-    _check_extent("psf.motion", math.ceil(length), f"length {length:g}")
+    check_extent("psf.motion", math.ceil(length), f"length {length:g}")
     direction = math.radians(arguments.finite("psf.motion", "angle", angle) % 180.0)
     if length <= 1:
         return torch.ones(1, 1, dtype=torch.float64)
@@ -117,7 +117,7 @@ def motion(length: float, angle: float = 0.0) -> Tensor:
     picture = np.zeros((2 * half_height + 1, 2 * half_width + 1))
     np.add.at(picture, (rows + half_height, columns + half_width), pieces)
     # Rounding may send a corner's light to one side only; the segment itself is point-symmetric.
-    return _normalised(torch.from_numpy(picture + picture[::-1, ::-1]))
+    return normalised(torch.from_numpy(picture + picture[::-1, ::-1]))
 
 
 def defocus(radius: float) -> Tensor:
@@ -154,7 +154,7 @@ def defocus(radius: float) -> Tensor:
     radius = arguments.positive("psf.defocus", "radius", radius)
     if radius <= 0.5:
         return torch.ones(1, 1, dtype=torch.float64)
-    pixels = _odd_grid("psf.defocus", None, max(0, math.ceil(radius - 0.5)), f"radius {radius:g}")
+    pixels = odd_grid("psf.defocus", None, max(0, math.ceil(radius - 0.5)), f"radius {radius:g}")
     edges = torch.cat([pixels - 0.5, pixels[-1:] + 0.5])
 
     def quarter(x: Tensor, y: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def defocus(radius: float) -> Tensor:
 
     corners = quarter(edges[None, :], edges[:, None])
     covered = corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]
-    return _normalised(covered.clamp(min=0))
+    return normalised(covered.clamp(min=0))
 
 
 def box(size: int | tuple[int, int]) -> Tensor:
@@ -204,7 +204,7 @@ def box(size: int | tuple[int, int]) -> Tensor:
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]], dtype=torch.float64)
     """
     rows, columns = arguments.integer_pair("psf.box", "size", size, 1)
-    _check_extent("psf.box", max(rows, columns), f"size {rows}x{columns}")
+    check_extent("psf.box", max(rows, columns), f"size {rows}x{columns}")
     return torch.full((rows, columns), 1.0 / (rows * columns), dtype=torch.float64)
 
 
@@ -252,22 +252,28 @@ def moffat(fwhm: float, beta: float = 4.765, size: int | None = None) -> Tensor:
     # The light outside radius R is (1 + (R/α)²)^(1 − beta) of the whole; in logarithms, for beta close to 1 overflows.
     exponent = -math.log(MOFFAT_LOST_LIGHT) / (beta - 1)
     reach = math.ceil(alpha * math.sqrt(math.expm1(min(exponent, 40.0))))
-    radius = _odd_grid("psf.moffat", size, reach, f"fwhm {fwhm:g} with beta {beta:g}")
+    radius = odd_grid("psf.moffat", size, reach, f"fwhm {fwhm:g} with beta {beta:g}")
     squares = (radius[:, None] / alpha).square() + (radius[None, :] / alpha).square()
-    return _normalised(torch.exp(-beta * torch.log1p(squares)))
+    return normalised(torch.exp(-beta * torch.log1p(squares)))
 
 
-def airy(radius: float, size: int | None = None) -> Tensor:
-    """Return the Airy PSF of an ideal lens with a round aperture.
+def airy(radius: float, size: int | None = None, obstruction: float = 0.0) -> Tensor:
+    """Return the Airy PSF of an ideal lens or mirror with a round aperture.
 
-    ``psf(r) ∝ (2 J₁(v) / v)²`` with ``v = 3.8317 r / radius``, sampled at the pixel centres.
+    ``psf(r) ∝ (2 J₁(v) / v − ε² · 2 J₁(ε v) / (ε v))²`` with ``v = 3.8317 r / radius`` and ε the obstruction,
+    sampled at the pixel centres.
 
     Parameters
     ----------
     radius
         Of the first dark ring, in pixels, above 0: 1.22 · wavelength · f-number / pixel pitch.
     size
-        Rows and columns, an odd integer; by default up to six of these radii, which holds 97 % of the light.
+        Rows and columns, an odd integer; by default up to six of these radii, which holds 97 % of the light of a
+        free aperture.
+    obstruction
+        Diameter of the disk that a secondary mirror takes out of the middle of the aperture, as a share of the
+        aperture's own, from 0 to below 1. The dark ring then lies somewhat further in than ``radius``, which stays
+        that of the free aperture, and the bright rings around it are brighter.
 
     Returns
     -------
@@ -277,11 +283,11 @@ def airy(radius: float, size: int | None = None) -> Tensor:
     Raises
     ------
     ArgumentError
-        If ``radius`` is not above 0 or ``size`` not an odd integer.
+        If ``radius`` is not above 0, ``size`` not an odd integer, or ``obstruction`` not from 0 to below 1.
 
     Notes
     -----
-    Cost: O(size²). One wavelength, no central obstruction. Source: M. Born and E. Wolf, Principles of Optics, 8.5.2.
+    Cost: O(size²). One wavelength, no struts. Source: M. Born and E. Wolf, Principles of Optics, 8.5.2.
 
     Examples
     --------
@@ -291,30 +297,38 @@ def airy(radius: float, size: int | None = None) -> Tensor:
     (True, torch.Size([49, 49]))
     """
     radius = arguments.positive("psf.airy", "radius", radius)
-    axis = _odd_grid("psf.airy", size, math.ceil(6 * radius), f"radius {radius:g}")
-    argument = AIRY_FIRST_ZERO * torch.hypot(axis[:, None], axis[None, :]) / radius
-    amplitude = 2 * torch.special.bessel_j1(argument.clamp(max=AIRY_FARTHEST)) / argument.clamp(min=1e-300)
-    return _normalised(torch.where(argument == 0, torch.ones_like(amplitude), amplitude) ** 2)
+    axis = odd_grid("psf.airy", size, math.ceil(6 * radius), f"radius {radius:g}")
+    obstruction = arguments.non_negative("psf.airy", "obstruction", obstruction)
+    if obstruction >= 1.0:
+        arguments.fail("psf.airy", "obstruction", f"{obstruction:g}", "it must be below 1, the whole aperture")
+    argument = (AIRY_FIRST_ZERO * torch.hypot(axis[:, None], axis[None, :]) / radius).clamp(max=AIRY_FARTHEST)
+    return normalised((disk_amplitude(argument) - obstruction**2 * disk_amplitude(obstruction * argument)) ** 2)
 
 
-def _odd_grid(call: str, size: int | None, reach: int, reason: str) -> Tensor:
+def disk_amplitude(argument: Tensor) -> Tensor:
+    """Return 2 J₁(v) / v, the field of an evenly lit disk, 1 at v = 0."""
+    ratio = 2 * torch.special.bessel_j1(argument) / argument.clamp(min=1e-300)
+    return torch.where(argument == 0, torch.ones_like(ratio), ratio)
+
+
+def odd_grid(call: str, size: int | None, reach: int, reason: str) -> Tensor:
     """Return the pixel positions −n … n along one axis, for a given odd size or the reach that the PSF asks for."""
     if size is None:
-        _check_extent(call, 2 * reach + 1, reason)
+        check_extent(call, 2 * reach + 1, reason)
     else:
         reach = arguments.odd_size(call, "size", size) // 2
-        _check_extent(call, 2 * reach + 1, f"size {size}")
+        check_extent(call, 2 * reach + 1, f"size {size}")
     return torch.arange(-reach, reach + 1, dtype=torch.float64)
 
 
-def _check_extent(call: str, extent: int, reason: str) -> None:
+def check_extent(call: str, extent: int, reason: str) -> None:
     if extent > LARGEST_SIZE:
         arguments.fail(
             call, reason.split()[0], reason.split(maxsplit=1)[1], f"the PSF would be wider than {LARGEST_SIZE} pixels"
         )
 
 
-def _normalised(picture: Tensor) -> Tensor:
+def normalised(picture: Tensor) -> Tensor:
     """Scale to sum 1; twice, so that the sum is exact to rounding."""
     picture = picture / picture.sum()
     return picture / picture.sum()

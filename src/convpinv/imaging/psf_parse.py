@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.imaging.psf_makers import airy, box, defocus, gaussian, moffat, motion
+from convpinv.imaging.psf_microscope import gibson_lanni
 
 __all__ = ["MAKERS", "for_pictures", "parse"]
 
@@ -24,7 +25,9 @@ def parse(spec: str) -> Tensor:
     ----------
     spec
         ``gaussian:sigma=1.6``, ``motion:length=25,angle=30``, ``defocus:radius=5``, ``box:size=4``, ``box:size=3x5``,
-        ``moffat:fwhm=4,beta=3``, ``airy:radius=3``; upper and lower case and spaces make no difference.
+        ``moffat:fwhm=4,beta=3``, ``airy:radius=3``,
+        ``gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065``; upper and lower case
+        and spaces make no difference.
 
     Returns
     -------
@@ -115,5 +118,26 @@ MAKERS = {
     "defocus": _Maker(defocus, {"radius": float}, ("radius",), "defocus:radius=5"),
     "box": _Maker(box, {"size": _sides}, ("size",), "box:size=3x5"),
     "moffat": _Maker(moffat, {"fwhm": float, "beta": float, "size": int}, ("fwhm",), "moffat:fwhm=4,beta=3"),
-    "airy": _Maker(airy, {"radius": float, "size": int}, ("radius",), "airy:radius=3"),
+    "airy": _Maker(airy, {"radius": float, "size": int, "obstruction": float}, ("radius",), "airy:radius=3"),
+    "gibson_lanni": _Maker(
+        gibson_lanni,
+        {
+            "numerical_aperture": float,
+            "wavelength": float,
+            "pixel_size": float,
+            "depth": float,
+            "defocus": float,
+            "immersion_index": float,
+            "immersion_index_design": float,
+            "coverslip_index": float,
+            "coverslip_index_design": float,
+            "specimen_index": float,
+            "coverslip_thickness": float,
+            "coverslip_thickness_design": float,
+            "working_distance": float,
+            "size": int,
+        },
+        ("numerical_aperture", "wavelength", "pixel_size"),
+        "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065",
+    ),
 }

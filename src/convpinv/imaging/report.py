@@ -12,7 +12,6 @@ from torch import Tensor
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
 from convpinv.imaging.observing import Account
-from convpinv.imaging.psf_check import centring
 
 # A misfit above this many times the noise says that the blur is not the one assumed.
 SUSPICIOUS_MISFIT = 1.5
@@ -93,11 +92,11 @@ class Piece:
 def report(
     job: Job,
     pictures: Pictures,
-    kernels: list[Tensor],
+    psf_findings: tuple[str, ...],
     pieces: list[tuple[Tensor, Piece]],
     account: Account,
 ) -> DeblurReport:
-    """Put together what the pieces say, each with the indices of its planes."""
+    """Put together what was found on the PSF and what the pieces say, each with the indices of its planes."""
 
     def gathered(name: str) -> Tensor:
         values = torch.zeros(len(pictures.stack), dtype=torch.float64)
@@ -107,8 +106,7 @@ def report(
 
     strength, residual, noise, scale = (gathered(name) for name in ("strength", "residual", "noise", "scale"))
     last = pieces[-1][1]
-    doubts = [warning for _, piece in pieces for warning in piece.warnings]
-    doubts += [found.warning for found in map(centring, kernels) if found.warning]
+    doubts = [*psf_findings, *(warning for _, piece in pieces for warning in piece.warnings)]
     statuses = [piece.restoration.status for _, piece in pieces]
     stopped = [status for status in statuses if status.startswith("stopped")]
     if stopped:
