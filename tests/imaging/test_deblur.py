@@ -223,7 +223,7 @@ def test_report_says_what_was_done():
     assert [step for step, _ in calls] == list(range(1, report["iterations"] + 1))
     estimated = deblur(blurred, MOTION, full_output=True).report
     assert estimated.noise == pytest.approx(0.01, rel=0.2)
-    assert "wavelet" in estimated.noise_rule
+    assert "patches" in estimated.noise_rule
     colour = deblur(np.stack([blurred, blurred], -1), MOTION, full_output=True).report
     assert isinstance(colour.strength, tuple)
     assert len(colour.strength) == len(colour.noise) == len(colour.residual) == 2

@@ -110,7 +110,9 @@ def orientation_of_plane(plane: Tensor, kernel: Tensor) -> Orientation:
     costs = []
     for turned in (odd, odd.flip(-2, -1)):
         model = BlurModel.build(turned, (part.shape[0], part.shape[1]), UNKNOWN)
-        restored = priors.total_variation(model, unit, strength, limit=STEPS).planes
+        observation, schedule = priors.Observation(unit[:, None]), priors.Schedule(most=STEPS)
+        problem = priors.Problem(model, observation, priors.TotalVariation(), strength, schedule=schedule)
+        restored = priors.minimise(problem).planes[:, 0]
         costs.append(_cost(model, restored, unit, strength))
     ratio = costs[0] / costs[1]
     return Orientation(ratio, True if ratio > CLEAR else False if ratio < 1 / CLEAR else None)

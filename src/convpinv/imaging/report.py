@@ -111,7 +111,7 @@ def report(
     stopped = [status for status in statuses if status.startswith("stopped")]
     if stopped:
         doubts.append(f"the iteration {stopped[0]}, before its tolerance; a larger strength converges faster")
-    noise_rule = "estimated from the finest diagonal wavelet detail" if job.estimated else "given"
+    noise_rule = "estimated from the smoothest patches of the picture" if job.estimated else "given"
     share = min(piece.noise_share for _, piece in pieces)
     if share < 1:
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
