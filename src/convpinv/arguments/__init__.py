@@ -33,6 +33,7 @@ from convpinv.arguments.numbers import (
 )
 from convpinv.arguments.pictures import (
     Pictures,
+    denoiser,
     limits,
     noise_levels,
     pictures,
@@ -78,6 +79,7 @@ __all__ = [
     "choice",
     "converted_kernel",
     "damping",
+    "denoiser",
     "describe",
     "fail",
     "finite",

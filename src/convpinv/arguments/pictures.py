@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,15 @@ class Pictures:
         planes = planes.to(self.dtype)
         if not self.numpy:
             return planes.reshape(*self.shape[:-2], *planes.shape[-2:])
+        array = planes.cpu().numpy()
+        return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
+
+
+    def one(self, planes: Tensor) -> Any:
+        """Give the planes (C, h, w) of one picture the caller's kind, layout and dtype; of a batch, a batch of one."""
+        planes = planes.to(self.dtype)
+        if not self.numpy:
+            return planes.reshape(*(1 for _ in self.shape[:-3]), *self.shape[-3:-2], *planes.shape[-2:])
         array = planes.cpu().numpy()
         return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
 
@@ -139,6 +149,26 @@ def noise_levels(call: str, argument: str, value: object, pictures: Pictures) ->
             call, argument, f"{number:g}", f"it must not exceed the largest number of the picture's type, {largest:.1e}"
         )
     return torch.full((count,), number, dtype=torch.float64)
+
+
+def denoiser(
+    call: str, argument: str, function: Callable[[Any, float], Any], pictures: Pictures
+) -> Callable[[Tensor, float], Tensor]:
+    """Return a denoiser of planes (C, h, w), from the caller's of pictures of the caller's kind; check what it gives."""
+
+    def denoise(planes: Tensor, sigma: float) -> Tensor:
+        given = pictures.one(planes)
+        clean = function(given, sigma)
+        if not isinstance(clean, np.ndarray | Tensor) or tuple(clean.shape) != tuple(given.shape):
+            fail(call, argument, f"a denoiser that returned {describe(clean)}", f"it must return {describe(given)}")
+        tensor = real_tensor(call, argument, clean).to(planes)
+        if pictures.numpy and tensor.ndim == 3:
+            tensor = tensor.permute(2, 0, 1)
+        if not all_finite(tensor):
+            fail(call, argument, "a denoiser that returned NaN or infinity", "every value of it must be a number")
+        return tensor.reshape(planes.shape)
+
+    return denoise
 
 
 def result_fits(call: str, result: Tensor, dtype: torch.dtype) -> Tensor:

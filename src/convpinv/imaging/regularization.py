@@ -192,3 +192,8 @@ def sparse_strength(model: BlurModel, planes: Tensor, sigma: Tensor) -> Strength
     )
     strength = (2 * sigma.square() / fit.power.sqrt() * share).clamp(min=LEAST_STRENGTH)
     return StrengthChoice(strength, rule, _fit_warnings(fit))
+
+
+def denoiser_strength(model: BlurModel, planes: Tensor, sigma: Tensor) -> StrengthChoice:
+    """Choose λ for a denoiser as the prior: half the variance of the noise."""
+    return StrengthChoice(0.5 * sigma.square(), "half the variance of the noise")

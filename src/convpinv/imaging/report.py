@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,7 @@ class Job:
     estimated: bool
     rounding: float
     progress: priors.Progress | None
+    denoiser: Callable[[Tensor, float], Tensor] | None = None
 
     @property
     def automatic(self) -> bool:

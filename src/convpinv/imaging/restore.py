@@ -28,6 +28,8 @@ HARDLY_BLURS = (
 NOTHING_VARIES = "the picture does not vary by more than the rounding of its values: it is given back as it is"
 # Strengths outside this range, for pictures of deviation 1, do what its ends do, and would overflow in float32.
 STRENGTHS = (1e-15, 1e15)
+# Priors that are denoisers: their strength is that of a variance.
+PLUG_AND_PLAY = ("nonlocal", "denoiser")
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -92,7 +94,7 @@ def restore(job: Job, material: Material) -> Piece:
     floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
     deviation = (sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
     strength, rule, said = _strength(job, models, unit, deviation, gain)
-    restoration = _solve(job, models, material, unit, deviation, strength)
+    restoration = _solve(job, models, material, unit, deviation, strength, gain)
 
     kept = unit.flat & keeps_constants
     solved = torch.where(kept[:, None, None, None], unit.pictures, restoration.planes)
@@ -118,6 +120,8 @@ def _strength_units(job: Job, scale: Tensor) -> Tensor:
     """Return what a strength at unit scale is multiplied by: the cost of |D x|^p against squares, scale^(2 − p)."""
     if job.prior == "tv":
         return scale
+    if job.prior in PLUG_AND_PLAY:
+        return scale.square()
     return torch.ones_like(scale)
 
 
@@ -135,6 +139,8 @@ def _strength(
         "tikhonov": regularization.identity_strength,
         "gradient": regularization.gradient_strength,
         "tv": regularization.sparse_strength,
+        "nonlocal": regularization.denoiser_strength,
+        "denoiser": regularization.denoiser_strength,
     }
     chosen = torch.empty_like(deviation)
     rule, said = "", ()
@@ -148,7 +154,7 @@ def _strength(
 
 
 def _solve(
-    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, strength: Tensor
+    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, strength: Tensor, gain: float
 ) -> priors.Restoration:
     """Run the prior: pictures (n, C, H, W) at unit scale in and out."""
     model, planes = models[0], unit.pictures[:, 0]
@@ -163,11 +169,34 @@ def _solve(
         if model.boundary_is_known and material.is_complete:
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
-    sparsity = priors.TotalVariation()
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
     constraint = priors.Constraint.of(model)
-    return priors.minimise(priors.Problem(model, observation, sparsity, strength, constraint), job.progress)
+    if job.prior not in PLUG_AND_PLAY:
+        problem = priors.Problem(model, observation, priors.TotalVariation(), strength, constraint)
+        return priors.minimise(problem, job.progress)
+    # Where a denoiser starts from: total variation, whose scene goes on beyond the border.
+    total_variation = dataclasses.replace(job, prior="tv", strength=None)
+    weight, _, _ = _strength(total_variation, models, unit, deviation, gain)
+    start = priors.minimise(
+        priors.Problem(model, observation, priors.TotalVariation(), weight, constraint), keep_scene=True
+    )
+    first = start.planes if model.boundary_is_known or start.scene is None else start.scene
+    denoisers = [_denoiser(job, unit, index) for index in range(len(first))]
+    return priors.plug_and_play(model, observation, strength, denoisers, first, job.progress)
+
+
+def _denoiser(job: Job, unit: _Unit, index: int) -> priors.Denoiser:
+    """Return the denoiser of one picture; that of the caller sees the picture's own units."""
+    denoise = job.denoiser
+    if denoise is None:
+        return priors.NonlocalBayes()
+    scale, centre = float(unit.scale[index]), unit.centre[index].to(unit.pictures.dtype)
+
+    def at_unit_scale(scene: Tensor, sigma: float) -> Tensor:
+        return (denoise(scene * scale + centre, sigma * scale) - centre) / scale
+
+    return priors.GivenDenoiser(at_unit_scale, "a function of the caller's")
 
 
 def _of_pictures(restoration: priors.Restoration) -> priors.Restoration:
