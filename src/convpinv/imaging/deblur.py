@@ -196,21 +196,23 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
     given = None if job.strength is None else torch.full_like(deviation, job.strength * gain)
 
     rule = "given"
+    selections: tuple[regularization.StrengthSelection, ...] = ()
     if job.prior == "none":
         rule = "none: the pseudo-inverse"
         restoration = priors.pseudo_inverse(model, unit)
     elif job.prior == "tv":
         weight = None if given is None else (given / scale).clamp(*STRENGTHS)
         if weight is None:
-            choice = regularization.sparse_strength(model, unit, deviation)
+            choice = regularization.automatic_strength(job.prior, model, unit, deviation)
             weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
+            selections = choice.selections
         restoration = priors.total_variation(model, unit, weight, job.progress)
     else:
         weight = given
         if weight is None:
-            rules = {"tikhonov": regularization.identity_strength, "gradient": regularization.gradient_strength}
-            choice = rules[job.prior](model, unit, deviation)
+            choice = regularization.automatic_strength(job.prior, model, unit, deviation)
             weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
+            selections = choice.selections
         if tikhonov:
             restoration = priors.tikhonov(model, unit, weight)
         else:
@@ -229,6 +231,10 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
         _misfit(model, solved, unit).to(scale) * scale,
         restoration,
         doubts + restoration.warnings,
+        tuple(
+            chosen.in_units(float(unit_of / gain), float(size))
+            for chosen, unit_of, size in zip(selections, units, scale, strict=False)
+        ),
     )
 
 

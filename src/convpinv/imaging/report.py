@@ -12,6 +12,7 @@ from torch import Tensor
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
 from convpinv.imaging.psf_check import centring
+from convpinv.imaging.regularization import StrengthSelection
 
 # A misfit above this many times the noise says that the blur is not the one assumed.
 SUSPICIOUS_MISFIT = 1.5
@@ -26,7 +27,8 @@ class DeblurReport:
     """How a picture was restored, and what speaks against the result.
 
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
-    within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    within pictures). ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing
+    was chosen. ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
     """
 
     prior: str
@@ -40,12 +42,17 @@ class DeblurReport:
     residual: float | tuple[float, ...]
     status: str
     warnings: tuple[str, ...]
+    selection: StrengthSelection | tuple[StrengthSelection, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in lists, numbers and texts, ready for JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, StrengthSelection):
+                return value.to_dict()
+            return [plain(entry) for entry in value] if isinstance(value, tuple) else value
+
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class Piece:
     residual: Tensor
     restoration: priors.Restoration
     warnings: tuple[str, ...]
+    selections: tuple[StrengthSelection, ...] = ()
 
 
 def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tuple[Tensor, Piece]]) -> DeblurReport:
@@ -109,6 +117,8 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
     share = min(piece.noise_share for _, piece in pieces)
     if share < 1:
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
+    chosen = _in_order(pieces)
+    doubts += _wrong_psf(chosen)
     doubts += _doubts(job, pictures, scale, noise, residual)
     return DeblurReport(
         prior=job.prior,
@@ -122,7 +132,29 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
+        selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
     )
+
+
+def _in_order(pieces: list[tuple[Tensor, Piece]]) -> tuple[StrengthSelection, ...]:
+    """Return the receipts in the order of the planes; none where a plane has none."""
+    found = {
+        int(plane): chosen
+        for planes, piece in pieces
+        for plane, chosen in zip(planes, piece.selections, strict=False)
+    }
+    complete = len(found) == sum(len(planes) for planes, _ in pieces)
+    return tuple(found[plane] for plane in sorted(found)) if complete else ()
+
+
+def _wrong_psf(chosen: tuple[StrengthSelection, ...]) -> list[str]:
+    worst = max(chosen, key=lambda one: one.psf_error, default=None)
+    if worst is None or not worst.psf_error:
+        return []
+    return [
+        f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at each "
+        f"frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
+    ]
 
 
 def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:

@@ -1,0 +1,24 @@
+"""The strength of a prior: chosen by a rule, with a receipt."""
+
+from convpinv.imaging.regularization.rules import (
+    NOISE_CEILING,
+    NOISE_FLOOR,
+    NOISE_FLOOR_OF_IDENTITY,
+    RULES,
+    automatic_strength,
+)
+from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
+from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, SpectrumFit, fit_spectrum
+
+__all__ = [
+    "LARGEST_VARIANCE",
+    "NOISE_CEILING",
+    "NOISE_FLOOR",
+    "NOISE_FLOOR_OF_IDENTITY",
+    "RULES",
+    "SpectrumFit",
+    "StrengthChoice",
+    "StrengthSelection",
+    "automatic_strength",
+    "fit_spectrum",
+]
