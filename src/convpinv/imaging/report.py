@@ -139,9 +139,7 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
 def _in_order(pieces: list[tuple[Tensor, Piece]]) -> tuple[StrengthSelection, ...]:
     """Return the receipts in the order of the planes; none where a plane has none."""
     found = {
-        int(plane): chosen
-        for planes, piece in pieces
-        for plane, chosen in zip(planes, piece.selections, strict=False)
+        int(plane): chosen for planes, piece in pieces for plane, chosen in zip(planes, piece.selections, strict=False)
     }
     complete = len(found) == sum(len(planes) for planes, _ in pieces)
     return tuple(found[plane] for plane in sorted(found)) if complete else ()
@@ -152,8 +150,8 @@ def _wrong_psf(chosen: tuple[StrengthSelection, ...]) -> list[str]:
     if worst is None or not worst.psf_error:
         return []
     return [
-        f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at each "
-        f"frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
+        f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at "
+        f"each frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
     ]
 
 

@@ -8,7 +8,7 @@ from convpinv.imaging.regularization.rules import (
     automatic_strength,
 )
 from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
-from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, SpectrumFit, fit_spectrum
+from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, PictureSpectrum, SpectrumFit, fit_spectrum
 
 __all__ = [
     "LARGEST_VARIANCE",
@@ -16,6 +16,7 @@ __all__ = [
     "NOISE_FLOOR",
     "NOISE_FLOOR_OF_IDENTITY",
     "RULES",
+    "PictureSpectrum",
     "SpectrumFit",
     "StrengthChoice",
     "StrengthSelection",

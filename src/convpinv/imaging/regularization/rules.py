@@ -67,8 +67,8 @@ def automatic_strength(prior: str, model: BlurModel, planes: Tensor, sigma: Tens
     Bioucas-Dias and M. A. T. Figueiredo (Signal Processing 89, 2009), needs a θ between 0.04 and 3 depending on blur
     and noise, and at high noise its two sides are so nearly parallel that it runs away.
     """
-    fit = fit_spectrum(model, planes, sigma)
     spectrum = PictureSpectrum.of(model, planes)
+    fit = fit_spectrum(spectrum, sigma)
     low, high, steps = CANDIDATES
     candidates = torch.logspace(low, high, steps, dtype=torch.float64, device=planes.device)
     selections = [
@@ -125,10 +125,7 @@ def _expected_errors(spectrum: PictureSpectrum, power: float, noise: float, cand
     """Return the expected error per frequency of the damped pseudo-inverse, at each candidate."""
     gain, shape = spectrum.transfer, 1 / spectrum.differences
     return torch.stack(
-        [
-            ((power * shape * weight**2 + noise**2 * gain) / (gain + weight).square()).mean()
-            for weight in candidates
-        ]
+        [((power * shape * weight**2 + noise**2 * gain) / (gain + weight).square()).mean() for weight in candidates]
     )
 
 
