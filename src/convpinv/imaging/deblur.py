@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from typing import Any
@@ -206,7 +207,10 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
             choice = regularization.automatic_strength(job.prior, model, unit, deviation)
             weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
             selections = choice.selections
-        restoration = priors.total_variation(model, unit, weight, job.progress)
+        observation = priors.Observation(unit[:, None])
+        problem = priors.Problem(model, observation, priors.TotalVariation(), weight)
+        restoration = priors.minimise(problem, job.progress)
+        restoration = dataclasses.replace(restoration, planes=restoration.planes[:, 0])
     else:
         weight = given
         if weight is None:
@@ -216,7 +220,7 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
         if tikhonov:
             restoration = priors.tikhonov(model, unit, weight)
         else:
-            restoration = priors.gradient(model, unit, weight, job.progress)
+            restoration = priors.gradient(model, unit, weight, progress=job.progress)
     kept = flat & keeps_constants
     solved = torch.where(kept[:, None, None], unit, restoration.planes)
     restored = (solved * scale[:, None, None] + centre).to(planes.dtype)

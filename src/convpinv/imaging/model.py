@@ -94,6 +94,11 @@ class BlurModel:
                 weight[output, 0, 1 + row, 1 + column] = value
         return Conv2dOperator(weight, self.grid, padding="same", padding_mode="circular")
 
+    @property
+    def boundary_is_known(self) -> bool:
+        """Whether the boundary says what lies outside the picture, on a grid that is larger than it."""
+        return self.boundary not in (UNKNOWN, Boundary.CIRCULAR)
+
     def window(self, on_grid: Tensor) -> Tensor:
         """Cut the picture out of the grid."""
         return on_grid[..., : self.picture[0], : self.picture[1]]
@@ -141,7 +146,7 @@ class BorderRule:
     @staticmethod
     def of(model: BlurModel) -> BorderRule | None:
         """Return the rule, or None where nothing is known (or there is nothing outside)."""
-        if model.boundary in (UNKNOWN, Boundary.CIRCULAR):
+        if not model.boundary_is_known:
             return None
         rows, columns = (
             torch.tensor(_sources(n, k, m, model.boundary), device=model.psf.device)

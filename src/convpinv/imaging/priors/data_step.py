@@ -1,0 +1,224 @@
+"""The scene that agrees with the data and stays near a given one: what is left of a denoiser's loop, and of Tikhonov.
+
+    x = argmin  Σ data terms (K x)  +  ½ ρ ‖x − v‖²
+
+Where all data are there and the border is periodic that is one division in the spectrum. Pixels that were not seen, or
+count less, leave a linear system: conjugate gradients solve it, preconditioned by that division and started from the
+last scene, so that few steps do when v moves little from call to call.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from convpinv.imaging.grid import GridBlur
+from convpinv.imaging.model import BlurModel
+from convpinv.imaging.priors.observation import Observation
+
+# Estimated error of a pixel, against the deviation of the pictures (which is 1).
+TOLERANCE = 1e-3
+ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class DataState:
+    """What a solve leaves for the next one to start from; its content is the step's own business."""
+
+    scene: Tensor
+    iterations: int
+
+
+@final
+class DataStep:
+    """The prepared step: ``solve`` as often as wanted, each time with another v and ρ.
+
+    Pictures (n, C, H, W) of unit scale; scenes (n, C, rows, columns) on the model's grid where the border is unknown
+    or circular, and of the picture's size where the boundary is known. Nothing here changes after it is built.
+
+    Parameters
+    ----------
+    model, observation
+        The blur, and the pictures with their weights. One-sided (clipped) pixels count or not as the blurred scene of
+        the last call stands: the active set follows the calls.
+    """
+
+    def __init__(self, model: BlurModel, observation: Observation) -> None:
+        self.model = model
+        self.observation = observation
+        self._system: _System = (_OnPicture if model.boundary_is_known else _OnGrid)(model, observation)
+
+    def extended(self, picture: Tensor) -> Tensor:
+        """Continue pictures (n, C, H, W) to scenes: over the grid by straight lines, else as they are."""
+        return picture if self.model.boundary_is_known else self.model.extended(picture)
+
+    def picture(self, scene: Tensor) -> Tensor:
+        """Cut the pictures out of scenes."""
+        return self.model.window(scene)
+
+    def solve(
+        self,
+        centre: Tensor,
+        penalty: Tensor | float,
+        state: DataState | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> tuple[Tensor, DataState]:
+        """Return the scene, and the state for the next call.
+
+        Parameters
+        ----------
+        centre
+            v, of a scene's shape.
+        penalty
+            ρ above 0: a number, or one a picture (n, 1, 1, 1).
+        state
+            What the last call returned; None starts from the solution for data that continue over the grid.
+        tolerance
+            Estimated root mean square error of the scene at which the iteration ends.
+        """
+        system, data = self._system, self.observation.data
+        penalty = torch.as_tensor(penalty, dtype=data.dtype, device=data.device).expand(len(data), 1, 1, 1)
+        target = system.of_scene(centre)
+        vector = system.first(target, penalty) if state is None else state.scene
+        gap, weight = system.gap(vector, target, penalty)
+        conditioned = system.precondition(gap, penalty)
+        direction, energy = conditioned, system.dot(gap, conditioned)
+        # energy is about ‖error‖² in the norm of the system, which is at least ρ times the plain one.
+        goal = tolerance**2 * penalty[:, 0, 0, 0].to(energy) * centre[0].numel()
+        iteration = 0
+        running = energy > goal
+        while iteration < ITERATIONS and bool(running.any()):
+            image = system.apply(direction, weight, penalty)
+            curvature = system.dot(direction, image)
+            running = running & (curvature > 0)
+            # A picture that has converged takes no part: a batch gives what its pictures give alone.
+            length = torch.where(running, energy / curvature, 0.0).to(penalty).reshape(-1, 1, 1, 1)
+            vector = vector + length * direction
+            gap = gap - length * image
+            conditioned = system.precondition(gap, penalty)
+            former, energy = energy, torch.where(running, system.dot(gap, conditioned), energy)
+            direction = conditioned + (energy / former).to(penalty).reshape(-1, 1, 1, 1) * direction
+            running = running & (energy > goal)
+            iteration += 1
+        return system.to_scene(vector), DataState(vector, iteration)
+
+
+class _System(abc.ABC):
+    """``Kᴴ W K + ρ`` on the vectors that suit the boundary."""
+
+    @abc.abstractmethod
+    def of_scene(self, scene: Tensor) -> Tensor:
+        """Return the vector of a scene."""
+
+    @abc.abstractmethod
+    def to_scene(self, vector: Tensor) -> Tensor:
+        """Return the scene of a vector."""
+
+    @abc.abstractmethod
+    def first(self, target: Tensor, penalty: Tensor) -> Tensor:
+        """Return a first vector, from the data as if they continued over the grid."""
+
+    @abc.abstractmethod
+    def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return ``Kᴴ W (y − K x) + ρ (v − x)`` and the W that stands at x (None is 1)."""
+
+    @abc.abstractmethod
+    def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
+        """Return ``Kᴴ W K x + ρ x``."""
+
+    @abc.abstractmethod
+    def precondition(self, vector: Tensor, penalty: Tensor) -> Tensor:
+        """Return about ``(Kᴴ K + ρ)⁻¹ x``."""
+
+    @abc.abstractmethod
+    def dot(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the inner product at the pixels, one a picture, float64."""
+
+
+@final
+class _OnGrid(_System):
+    """The vectors are half spectra: K and the preconditioner are diagonal, and a step takes two transforms."""
+
+    def __init__(self, model: BlurModel, observation: Observation) -> None:
+        self.model = model
+        self.observation = observation
+        self.grid = GridBlur.of(model, observation.data.dtype)
+        rows, columns = model.grid
+        # Parseval on the half plane: all columns but the first, and the last of an even size, stand for two.
+        count = torch.full((columns // 2 + 1, 1), 2.0 / (rows * columns), dtype=torch.float64, device=model.psf.device)
+        count[0] /= 2
+        if columns % 2 == 0:
+            count[-1] /= 2
+        self.count = count.to(observation.data.dtype)
+
+    def of_scene(self, scene: Tensor) -> Tensor:
+        return self.grid.transform(scene)
+
+    def to_scene(self, vector: Tensor) -> Tensor:
+        return self.grid.back(vector)
+
+    def first(self, target: Tensor, penalty: Tensor) -> Tensor:
+        data = self.grid.adjoint(self.model.extended(self.observation.data))
+        return self.precondition(data.add_(penalty * target), penalty)
+
+    def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
+        seen = self.model.window(self.grid.blurred(vector))
+        weight = self.observation.weight_at(seen)
+        missing = self.observation.data - seen
+        data = self._back_projected(missing, weight)
+        return data.add_(penalty * (target - vector)), weight
+
+    def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
+        seen = self.model.window(self.grid.blurred(vector))
+        return self._back_projected(seen, weight).add_(penalty * vector)
+
+    def _back_projected(self, seen: Tensor, weight: Tensor | None) -> Tensor:
+        return self.grid.adjoint(self.model.embedded(seen if weight is None else weight * seen))
+
+    def precondition(self, vector: Tensor, penalty: Tensor) -> Tensor:
+        return vector / (self.grid.power + penalty)
+
+    def dot(self, left: Tensor, right: Tensor) -> Tensor:
+        products = torch.view_as_real(left) * torch.view_as_real(right)
+        return products.mul_(self.count).sum((-4, -3, -2, -1), dtype=torch.float64)
+
+
+@final
+class _OnPicture(_System):
+    """The vectors are pictures: K is the camera with its known boundary, preconditioned by the periodic division."""
+
+    def __init__(self, model: BlurModel, observation: Observation) -> None:
+        self.model = model
+        self.observation = observation
+        self.camera = model.camera()
+        self.grid = GridBlur.of(model, observation.data.dtype)
+
+    def of_scene(self, scene: Tensor) -> Tensor:
+        return scene
+
+    def to_scene(self, vector: Tensor) -> Tensor:
+        return vector
+
+    def first(self, target: Tensor, penalty: Tensor) -> Tensor:
+        return self.precondition(self.camera.H(self.observation.data) + penalty * target, penalty)
+
+    def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
+        seen = self.camera(vector)
+        weight = self.observation.weight_at(seen)
+        missing = self.observation.data - seen
+        return self.camera.H(missing if weight is None else weight * missing) + penalty * (target - vector), weight
+
+    def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
+        seen = self.camera(vector)
+        return self.camera.H(seen if weight is None else weight * seen) + penalty * vector
+
+    def precondition(self, vector: Tensor, penalty: Tensor) -> Tensor:
+        spectrum = self.grid.transform(self.model.embedded(vector)).div_(self.grid.power + penalty)
+        return self.model.window(self.grid.back(spectrum))
+
+    def dot(self, left: Tensor, right: Tensor) -> Tensor:
+        return (left * right).sum((-3, -2, -1), dtype=torch.float64)
