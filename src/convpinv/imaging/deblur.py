@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceWarning
-from convpinv.imaging import priors, psf_parse, regularization
+from convpinv.imaging import no_harm, priors, psf_parse, regularization
 from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.noise import noise_of_planes
 from convpinv.imaging.psf_check import is_point
@@ -222,6 +222,14 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
         else:
             restoration = priors.gradient(model, unit, weight, progress=job.progress)
     kept = flat & keeps_constants
+    judgement = no_harm.Verdict(torch.zeros_like(scale), torch.ones_like(scale))
+    if selections:
+        reckoned = torch.tensor([chosen.effective_noise for chosen in selections], dtype=torch.float64)
+        full = (reckoned / share).to(scale)
+        judgement = no_harm.judged(model, unit, restoration.planes, full, estimated=job.estimated)
+        weight = judgement.weight[:, None, None].to(unit)
+        mixed = torch.lerp(unit, restoration.planes, weight)
+        restoration = dataclasses.replace(restoration, planes=mixed)
     solved = torch.where(kept[:, None, None], unit, restoration.planes)
     restored = (solved * scale[:, None, None] + centre).to(planes.dtype)
     units = scale if job.prior == "tv" else torch.ones_like(scale)
@@ -239,6 +247,7 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
             chosen.in_units(float(unit_of / gain), float(size))
             for chosen, unit_of, size in zip(selections, units, scale, strict=False)
         ),
+        judgement,
     )
 
 

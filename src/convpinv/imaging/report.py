@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
+from convpinv.imaging.no_harm import Verdict
 from convpinv.imaging.psf_check import centring
 from convpinv.imaging.regularization import StrengthSelection
 
@@ -43,6 +44,8 @@ class DeblurReport:
     status: str
     warnings: tuple[str, ...]
     selection: StrengthSelection | tuple[StrengthSelection, ...] | None = None
+    predicted_gain: float | tuple[float, ...] | None = None
+    restored_share: float | tuple[float, ...] = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in lists, numbers and texts, ready for JSON."""
@@ -94,6 +97,17 @@ class Piece:
     restoration: priors.Restoration
     warnings: tuple[str, ...]
     selections: tuple[StrengthSelection, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def predicted_gain(self) -> Tensor:
+        """What is expected of each plane, in dB; 0 where nothing was judged."""
+        return torch.zeros_like(self.scale) if self.verdict is None else self.verdict.gain
+
+    @property
+    def restored_share(self) -> Tensor:
+        """How much of each plane is the restoration, 0 to 1; the rest is the picture that was given."""
+        return torch.ones_like(self.scale) if self.verdict is None else self.verdict.weight
 
 
 def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tuple[Tensor, Piece]]) -> DeblurReport:
@@ -119,6 +133,7 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
     chosen = _in_order(pieces)
     doubts += _wrong_psf(chosen)
+    doubts += _little_help(gathered("restored_share"))
     doubts += _doubts(job, pictures, scale, noise, residual)
     return DeblurReport(
         prior=job.prior,
@@ -132,6 +147,8 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
+        predicted_gain=_one_or_many(gathered("predicted_gain")) if chosen else None,
+        restored_share=_one_or_many(gathered("restored_share")),
         selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
     )
 
@@ -152,6 +169,16 @@ def _wrong_psf(chosen: tuple[StrengthSelection, ...]) -> list[str]:
     return [
         f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at "
         f"each frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
+    ]
+
+
+def _little_help(share: Tensor) -> list[str]:
+    least = float(share.min())
+    if least == 1:
+        return []
+    given = "the picture is given back" if least == 0 else f"only {100 * least:.0f} % of the change is applied"
+    return [
+        f"deblurring would not help here, going by the picture's spectrum: {given}; give a strength to have all of it"
     ]
 
 

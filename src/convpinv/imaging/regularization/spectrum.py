@@ -45,7 +45,8 @@ class PictureSpectrum:
 
     ``transfer`` is |K|², ``differences`` |D|², both (F,); ``power`` is scaled so that white noise has its variance.
     ``rows`` and ``columns`` are the frequencies in cycles a pixel. ``leaked_blur`` and ``leaked_scene`` are
-    |K|² / |D|² and 1 / |D|² as they are seen through the window.
+    |K|² / |D|² and 1 / |D|² as they are seen through the ``window`` (H, W). ``kept`` (F,) are the indices of the
+    frequencies on the flattened half plane.
     """
 
     power: Tensor
@@ -55,6 +56,8 @@ class PictureSpectrum:
     columns: Tensor
     leaked_blur: Tensor
     leaked_scene: Tensor
+    window: Tensor
+    kept: Tensor
 
     @staticmethod
     def of(model: BlurModel, planes: Tensor) -> PictureSpectrum:
@@ -89,17 +92,21 @@ class PictureSpectrum:
             leaked(transfer / differences),
             leaked(1 / differences),
         )
-        return PictureSpectrum(torch.stack(powers), *(part.flatten()[chosen] for part in parts))
+        return PictureSpectrum(torch.stack(powers), *(part.flatten()[chosen] for part in parts), window, chosen)
+
+    def nearest_bin(self) -> Tensor:
+        """Return the ring and sector of each frequency, as one index; the lowest and the corners take the nearest."""
+        radius = torch.sqrt(self.rows.square() + self.columns.square()).clamp(min=LOWEST_FREQUENCY)
+        angle = torch.atan2(self.rows, self.columns) % math.pi
+        share = (radius / LOWEST_FREQUENCY).log() / math.log(0.5 / LOWEST_FREQUENCY)
+        ring = (share * RINGS).long().clamp(max=RINGS - 1)
+        return ring * SECTORS + (angle / math.pi * SECTORS).long() % SECTORS
 
     def sectors(self) -> tuple[Tensor, Tensor]:
-        """Return the indices of the frequencies that have a spectrum, and the ring and sector of each."""
+        """Return the indices of the frequencies that have a spectrum, and :meth:`nearest_bin` there."""
         radius = torch.sqrt(self.rows.square() + self.columns.square())
-        angle = torch.atan2(self.rows, self.columns) % math.pi
         used = torch.nonzero((radius > LOWEST_FREQUENCY) & (radius < 0.5))[:, 0]
-        share = (radius[used] / LOWEST_FREQUENCY).log() / math.log(0.5 / LOWEST_FREQUENCY)
-        ring = (share * RINGS).long().clamp(max=RINGS - 1)
-        sector = (angle[used] / math.pi * SECTORS).long() % SECTORS
-        return used, ring * SECTORS + sector
+        return used, self.nearest_bin()[used]
 
 
 def _evenly(count: int) -> Tensor:
@@ -226,23 +233,14 @@ def fit_psf_error(spectrum: PictureSpectrum, power: Tensor, noise: float) -> flo
     to be white: the same at every frequency, and its harm in proportion to the picture there.
     """
     used, bins = spectrum.sectors()
-    count = RINGS * SECTORS
     passed = float(spectrum.transfer.min() / spectrum.transfer.max())
-    if len(used) < 4 * count or passed > EMPTIED:
+    if len(used) < 4 * RINGS * SECTORS or passed > EMPTIED:
         return 0.0
     exact, extra, seen = spectrum.leaked_blur[used], spectrum.leaked_scene[used], power[used]
 
-    def total(values: Tensor) -> Tensor:
-        return values.new_zeros(count).index_add_(0, bins, values)
-
     def cost(error: float) -> float:
         gain = exact + error * extra
-        scale = (total(seen - noise) / total(gain).clamp(min=1e-300)).clamp(min=1e-12)
-        for _ in range(SCORING_STEPS):
-            weight = gain / (scale[bins] * gain + noise).square()
-            better = total(weight * (seen - noise)) / total(weight * gain).clamp(min=1e-300)
-            scale = torch.maximum(better, 1e-3 * scale)
-        variance = scale[bins] * gain + noise
+        variance = _scored(gain, seen, noise, bins)[bins] * gain + noise
         return float((variance.log() + seen / variance).sum())
 
     costs = {index: cost(PSF_ERRORS[index]) for index in range(0, len(PSF_ERRORS), COARSE)}
@@ -258,3 +256,33 @@ def fit_psf_error(spectrum: PictureSpectrum, power: Tensor, noise: float) -> flo
     low, high = BELIEVED_GAIN
     belief = (gained / len(used) - low) / (high - low)
     return PSF_ERRORS[best] * min(max(belief, 0.0), 1.0)
+
+
+def _scored(gain: Tensor, seen: Tensor, noise: float, bins: Tensor) -> Tensor:
+    """Return the likeliest τ_b² of ``v = τ_b² gain + σ²`` for each ring and sector, by Fisher scoring."""
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(RINGS * SECTORS).index_add_(0, bins, values)
+
+    scale = (total(seen - noise) / total(gain).clamp(min=1e-300)).clamp(min=1e-12)
+    for _ in range(SCORING_STEPS):
+        weight = gain / (scale[bins] * gain + noise).square().clamp(min=1e-300)
+        better = total(weight * (seen - noise)) / total(weight * gain).clamp(min=1e-300)
+        scale = torch.maximum(better, 1e-3 * scale)
+    return scale
+
+
+def banded_power(spectrum: PictureSpectrum, power: Tensor, noise: float, expected: float) -> Tensor:
+    """Return the likely power of the scene at every frequency, ``τ_b² / |D|²``, σ² given.
+
+    The likeliest τ_b² of a ring and sector is drawn towards the ``expected`` τ² of the whole spectrum as if that were
+    known to its own size: where the blur leaves nothing to read, what noise leaves would else be taken for a scene.
+    Frequencies without a ring (the lowest, and the corners) take the nearest.
+    """
+    used, bins = spectrum.sectors()
+    gain = spectrum.leaked_blur[used]
+    scale = _scored(gain, power[used], noise, bins)
+    known = (gain / (expected * gain + noise)).square()
+    known = known.new_zeros(RINGS * SECTORS).index_add_(0, bins, known) * expected**2
+    scale = (known * scale + expected) / (known + 1)
+    return scale[spectrum.nearest_bin()] / spectrum.differences
