@@ -1,8 +1,8 @@
 """Pictures: point spread functions, noise, and deblurring."""
 
-from convpinv.imaging import psf
+from convpinv.imaging import psf, strength
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.simulate import blur
 
-__all__ = ["DeblurReport", "DeblurResult", "blur", "deblur", "estimate_noise", "psf"]
+__all__ = ["DeblurReport", "DeblurResult", "blur", "deblur", "estimate_noise", "psf", "strength"]
