@@ -270,6 +270,8 @@ def test_report_warns_of_what_is_wrong():
         ({"strength": -1}, "strength"),
         ({"strength": float("inf")}, "strength"),
         ({"prior": "none", "strength": 1.0}, "strength"),
+        ({"prior": "none", "strength": "gcv"}, "strength"),
+        ({"strength": "best"}, "strength"),
         ({"progress": 3}, "progress"),
         ({"noise": 10**400}, "noise"),
         ({"noise": [0.1, 0.1]}, "noise"),

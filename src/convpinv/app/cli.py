@@ -20,6 +20,7 @@ PSF_HELP = (
     "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
     "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3."
 )
+STRENGTH_HELP = "Weight of the prior, more is smoother; or the rule: likelihood (auto), discrepancy, gcv, sure."
 NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
 
 
@@ -96,9 +97,7 @@ def deblur(
     target: Target,
     psf: Psf,
     prior: Annotated[Prior, typer.Option(help="What is assumed of the sharp picture.")] = Prior.TV,
-    strength: Annotated[
-        str, typer.Option(metavar="NUMBER|auto", help="Weight of the prior; more is smoother.")
-    ] = "auto",
+    strength: Annotated[str, typer.Option(metavar="NUMBER|RULE|auto", help=STRENGTH_HELP)] = "auto",
     noise: Annotated[
         str,
         typer.Option(
@@ -121,7 +120,7 @@ def deblur(
             target=target,
             psf=psf,
             prior=prior.value,
-            strength=restoring.number(strength, "--strength", zero=False),
+            strength=restoring.strength(strength),
             noise=restoring.number(noise, "--noise", zero=True),
             boundary=boundary.value,
             device=device.value,

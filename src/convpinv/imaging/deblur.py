@@ -13,14 +13,16 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceWarning
 from convpinv.imaging import no_harm, priors, psf_parse, regularization
-from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
+from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.noise import noise_of_planes
 from convpinv.imaging.psf_check import is_point
 from convpinv.imaging.report import DeblurReport, DeblurResult, Job, Piece, report
-from convpinv.linalg import Conv2dOperator
 
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
 
+# The rule where none is asked for: cheapest, and the nearest to the best strength in hindsight for every prior.
+RULE = "likelihood"
+RULES = regularization.RULES
 PRIORS = ("tv", "gradient", "tikhonov", "none")
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
 # Planes are worked on together up to this many pixels of the grid: about 2 GiB in float32.
@@ -47,7 +49,7 @@ def deblur(
     noise: Any = None,
     prior: str = "tv",
     boundary: str = UNKNOWN,
-    strength: float | None = None,
+    strength: float | str | None = None,
     full_output: bool = False,
     progress: priors.Progress | None = None,
 ) -> Any:
@@ -62,6 +64,9 @@ def deblur(
     ``"tikhonov"`` ``½‖x − mean(y)‖²``     the damped pseudo-inverse (mean 0 for "zeros")
     ``"none"``     0                       the pseudo-inverse: exact, and at 1 % of noise already useless
     ============== ======================= =====================================================================
+
+    Where the automatic restoration is not expected to be nearer to the scene than the picture is, the picture is given
+    back, or a mixture of the two; the report says so in ``restored_share``. A given ``strength`` has it all.
 
     With ``strength`` given, "gradient" and "tikhonov" are linear in the picture; the automatic choice is not.
 
@@ -84,8 +89,10 @@ def deblur(
         What lies outside the picture: ``"unknown"`` (the camera's case: the scene goes on and is solved for),
         ``"circular"``, ``"zeros"``, ``"reflect"`` (edge pixel not repeated) or ``"replicate"``.
     strength
-        The prior's weight, above 0; None chooses it. It refers to a PSF scaled to a largest transfer of 1. For
-        ``"tv"`` it is in the picture's units, for the quadratic priors it has none.
+        The prior's weight, above 0; None chooses it. Or the rule that chooses it: ``"likelihood"``,
+        ``"discrepancy"``, ``"gcv"`` or ``"sure"``; the last three restore the picture up to 18 times. A number refers
+        to a PSF scaled to a largest transfer of 1. For ``"tv"`` it is in the picture's units, for the quadratic priors
+        it has none.
     full_output
         Return a :class:`DeblurResult` with a report instead of the picture alone.
     progress
@@ -133,9 +140,12 @@ def deblur(
     given = arguments.noise_levels(call, "noise", noise, pictures)
     prior = arguments.choice(call, "prior", prior, PRIORS)
     boundary = arguments.choice(call, "boundary", boundary, BOUNDARIES)
-    weight = None if strength is None else arguments.positive(call, "strength", strength)
-    if prior == "none" and weight is not None:
-        arguments.fail(call, "strength", weight, "prior 'none' has no strength; leave it out or choose another prior")
+    asked = arguments.choice(call, "strength", strength, regularization.RULES) if isinstance(strength, str) else None
+    weight = None if strength is None or asked else arguments.positive(call, "strength", strength)
+    if prior == "none" and strength is not None:
+        arguments.fail(
+            call, "strength", asked or weight, "prior 'none' has no strength; leave it out or choose another prior"
+        )
     if progress is not None and not callable(progress):
         arguments.fail(call, "progress", arguments.describe(progress), "it may be None or a function of two integers")
 
@@ -145,7 +155,7 @@ def deblur(
 
     estimated = given is None
     sigma = noise_of_planes(stack) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, weight, estimated, torch.finfo(pictures.dtype).eps, progress)
+    job = Job(prior, boundary, weight, estimated, torch.finfo(pictures.dtype).eps, progress, asked or RULE)
     restored = torch.empty_like(stack)
     pieces = []
     for planes in _groups(len(stack), kernels, stack[0].numel()):
@@ -196,37 +206,32 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
     deviation = (sigma / scale).clamp(floor, regularization.NOISE_CEILING)
     given = None if job.strength is None else torch.full_like(deviation, job.strength * gain)
 
+    def restore(data: Tensor, weight: Tensor) -> priors.Restoration:
+        return _with_prior(job, model, data, weight)
+
     rule = "given"
+    weight = torch.zeros_like(deviation) if given is None else given
     selections: tuple[regularization.StrengthSelection, ...] = ()
     if job.prior == "none":
         rule = "none: the pseudo-inverse"
-        restoration = priors.pseudo_inverse(model, unit)
+    elif given is None:
+        choice = regularization.automatic_strength(job.prior, model, unit, deviation)
+        if job.rule != "likelihood":
+            choice = regularization.measured_strength(
+                job.rule, model, unit, deviation, choice, lambda data, tried: restore(data, tried).planes
+            )
+        weight, rule, doubts, selections = choice.strength, choice.rule, doubts + choice.warnings, choice.selections
     elif job.prior == "tv":
-        weight = None if given is None else (given / scale).clamp(*STRENGTHS)
-        if weight is None:
-            choice = regularization.automatic_strength(job.prior, model, unit, deviation)
-            weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
-            selections = choice.selections
-        observation = priors.Observation(unit[:, None])
-        problem = priors.Problem(model, observation, priors.TotalVariation(), weight)
-        restoration = priors.minimise(problem, job.progress)
-        restoration = dataclasses.replace(restoration, planes=restoration.planes[:, 0])
-    else:
-        weight = given
-        if weight is None:
-            choice = regularization.automatic_strength(job.prior, model, unit, deviation)
-            weight, rule, doubts = choice.strength, choice.rule, doubts + choice.warnings
-            selections = choice.selections
-        if tikhonov:
-            restoration = priors.tikhonov(model, unit, weight)
-        else:
-            restoration = priors.gradient(model, unit, weight, progress=job.progress)
+        weight = (given / scale).clamp(*STRENGTHS)
+    restoration = restore(unit, weight)
     kept = flat & keeps_constants
     judgement = no_harm.Verdict(torch.zeros_like(scale), torch.ones_like(scale))
     if selections:
         reckoned = torch.tensor([chosen.effective_noise for chosen in selections], dtype=torch.float64)
         full = (reckoned / share).to(scale)
-        judgement = no_harm.judged(model, unit, restoration.planes, full, estimated=job.estimated)
+        judgement = no_harm.judged(
+            model, unit, restoration.planes, full, estimated=job.estimated, sparse=job.prior == "tv"
+        )
         weight = judgement.weight[:, None, None].to(unit)
         mixed = torch.lerp(unit, restoration.planes, weight)
         restoration = dataclasses.replace(restoration, planes=mixed)
@@ -249,6 +254,20 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
         ),
         judgement,
     )
+
+
+def _with_prior(job: Job, model: BlurModel, planes: Tensor, weight: Tensor) -> priors.Restoration:
+    """Restore planes of unit scale with strengths (n,)."""
+    if job.prior == "none":
+        return priors.pseudo_inverse(model, planes)
+    if job.prior == "tikhonov":
+        return priors.tikhonov(model, planes, weight)
+    if job.prior == "gradient":
+        return priors.gradient(model, planes, weight, progress=job.progress)
+    observation = priors.Observation(planes[:, None])
+    problem = priors.Problem(model, observation, priors.TotalVariation(), weight)
+    restoration = priors.minimise(problem, job.progress)
+    return dataclasses.replace(restoration, planes=restoration.planes[:, 0])
 
 
 def _untouched(planes: Tensor, sigma: Tensor) -> Piece:
@@ -282,11 +301,5 @@ def _unit_scale(planes: Tensor, centred: bool, rounding: float) -> tuple[Tensor,
 
 def _misfit(model: BlurModel, restored: Tensor, planes: Tensor) -> Tensor:
     """Return the root mean square of A x − y (n,), where the border is unknown over the inner picture only."""
-    weight = model.flipped_psf()
-    if model.boundary != UNKNOWN:
-        difference = model.camera()(restored[:, None])[:, 0] - planes
-    else:
-        inner = Conv2dOperator(weight, model.picture)(restored[:, None])[:, 0]
-        top, left = (taps_before(k) for k in model.psf.shape)
-        difference = inner - planes[:, top : top + inner.shape[-2], left : left + inner.shape[-1]]
-    return difference.square().mean((-2, -1)).sqrt()
+    again, seen = regularization.compared(model, restored, planes)
+    return (again - seen).square().mean((-2, -1)).sqrt()

@@ -34,8 +34,11 @@ QUIET_OF_NOISE, QUIET_SLOPE = 0.96, 0.06
 LEAST_SHARE = 0.1
 # A PSF larger than this share of the picture brings too much light from beyond the window to judge by.
 LARGEST_REACH = 1 / 3
-# How fast the restoration gives way to the picture, from where they are expected to be equally far from the scene.
-STEEPNESS = 5.0
+# Where w* (see :func:`judged`) lies for nothing and for all of a restoration. Sparse priors do better than x_W, and
+# half way is as far from the scene as the picture is; the quadratic ones do no better, and less well at the border,
+# which the window does not see.
+SPARSE = (0.3, 0.5)
+QUADRATIC = (0.45, 0.75)
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ class Verdict:
     weight: Tensor
 
 
-def judged(model: BlurModel, planes: Tensor, restored: Tensor, sigma: Tensor, *, estimated: bool) -> Verdict:
+def judged(
+    model: BlurModel, planes: Tensor, restored: Tensor, sigma: Tensor, *, estimated: bool, sparse: bool
+) -> Verdict:
     """Judge restored planes (N, H, W) against the blurred ones, of unit scale, with noise σ (N,).
 
     With x_W as above and ``d = restored − picture``, the estimated error along ``picture + w d`` is smallest at
-    ``w* = ⟨x_W − y, d⟩ / ‖d‖²``. All of the restoration is taken from w* = 1/2 on, where it is expected to be no
-    further from the scene than the picture is; below, ``1 − 5 (1/2 − w*)`` of it, and nothing from 0.3 down.
+    ``w* = ⟨x_W − y, d⟩ / ‖d‖²``, and from w* = 1/2 on the restoration is expected to be no further from the scene than
+    the picture is. Over a short range below, it gives way to the picture.
 
     Notes
     -----
@@ -69,6 +74,7 @@ def judged(model: BlurModel, planes: Tensor, restored: Tensor, sigma: Tensor, *,
     window = spectrum.window
     passed = math.sqrt(float(spectrum.transfer.min() / spectrum.transfer.max()))
     ambiguous = estimated and passed > AMBIGUOUS
+    nothing, everything = SPARSE if sparse else QUADRATIC
     gains, weights = [], []
     for index, (plane, result) in enumerate(zip(planes.to(torch.float64), restored.to(torch.float64), strict=True)):
         level = float(sigma[index])
@@ -82,7 +88,7 @@ def judged(model: BlurModel, planes: Tensor, restored: Tensor, sigma: Tensor, *,
         before = ((1 - kernel).abs().square() * power + level**2).mean()
         gains.append(10 * math.log10(float(before / (power * level**2 / seen).mean().clamp(min=1e-300))))
         agreement = float(((kernel.conj() * power / seen - 1) * picture * step.conj()).real.sum())
-        weight = 1 - STEEPNESS * (0.5 - agreement / length) if length else 1.0
+        weight = (agreement / length - nothing) / (everything - nothing) if length else 1.0
         weights.append(min(max(weight, 0.0), 1.0))
     return Verdict(
         torch.tensor(gains, dtype=torch.float64, device=planes.device),

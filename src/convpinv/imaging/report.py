@@ -76,6 +76,7 @@ class Job:
     estimated: bool
     rounding: float
     progress: priors.Progress | None
+    rule: str
 
     @property
     def automatic(self) -> bool:

@@ -1,5 +1,6 @@
 """The strength of a prior: chosen by a rule, with a receipt."""
 
+from convpinv.imaging.regularization.measured import compared, measured_strength
 from convpinv.imaging.regularization.rules import (
     NOISE_CEILING,
     NOISE_FLOOR,
@@ -21,5 +22,7 @@ __all__ = [
     "StrengthChoice",
     "StrengthSelection",
     "automatic_strength",
+    "compared",
     "fit_spectrum",
+    "measured_strength",
 ]
