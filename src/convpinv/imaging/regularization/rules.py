@@ -14,7 +14,13 @@ from torch import Tensor
 
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
-from convpinv.imaging.regularization.spectrum import PictureSpectrum, SpectrumFit, fit_spectrum
+from convpinv.imaging.regularization.spectrum import (
+    LOWEST_FREQUENCY,
+    PictureSpectrum,
+    SpectrumFit,
+    banded_power,
+    fit_spectrum,
+)
 
 RULES = ("likelihood", "discrepancy", "gcv", "sure")
 # Noise below this share of the picture's deviation is taken for this: no camera is better, rounding to 8 bits alone
@@ -50,8 +56,8 @@ def automatic_strength(prior: str, model: BlurModel, planes: Tensor, sigma: Tens
 
     ============== ======================================================================================
     ``"gradient"`` ``σ² / τ²``, the Wiener filter of that spectrum
-    ``"tikhonov"`` the smallest expected error ``Σ S |1 − K h|² + σ² |h|²``, S = τ² / |D|². A photograph is far from
-                   white, so the likelihood of a white picture would choose a λ tens of times too small
+    ``"tikhonov"`` the smallest expected error ``Σ S |1 − K h|² + σ² |h|²``, S in rings and sectors. A photograph is
+                   far from white, so the likelihood of a white picture would choose a λ tens of times too small
     ``"tv"``       ``2 σ² / τ · √f · (1 + 1.8 f⁸)``. If the differences had the density exp(−|g| / b), the most
                    probable picture would have λ = σ² / b, and b ~ τ. Yet the most probable picture is not the best
                    one: it lets noise in as more of the spectrum is readable, and the fewer frequencies are readable
@@ -88,7 +94,7 @@ def _selection(
     others = {rule: _chosen(rule, candidates, curve) for rule, curve in curves.items()}
     tried, criterion = candidates, torch.zeros_like(candidates)
     if prior == "tikhonov":
-        criterion = _expected_errors(spectrum, power, noise, candidates)
+        criterion = _expected_errors(spectrum, spectrum.power[index], power, noise, candidates)
         strength = _chosen("likelihood", candidates, criterion)
     else:
         tried, criterion = (noise**2 / fit.candidates).flip(0), fit.costs[index].flip(0)
@@ -121,11 +127,20 @@ def _sparse(spectrum: PictureSpectrum, noise: float, power: Tensor, readable: Te
     return 2 * noise**2 / power.sqrt() * readable.sqrt() * (1 + 1.8 * readable**8)
 
 
-def _expected_errors(spectrum: PictureSpectrum, power: float, noise: float, candidates: Tensor) -> Tensor:
-    """Return the expected error per frequency of the damped pseudo-inverse, at each candidate."""
-    gain, shape = spectrum.transfer, 1 / spectrum.differences
+def _expected_errors(spectrum: PictureSpectrum, seen: Tensor, power: float, noise: float, candidates: Tensor) -> Tensor:
+    """Return the expected error per frequency of the damped pseudo-inverse, at each candidate.
+
+    The power of the scene is that of rings and sectors, and at the lowest frequencies what is seen there: this prior
+    shrinks them all, and the layout of a picture is mostly more than its details let expect. (With τ² / |D|² instead,
+    the strength lost 0.22 dB on average where it now loses 0.09.)
+    """
+    scene = banded_power(spectrum, seen, noise**2, power)
+    lowest = torch.sqrt(spectrum.rows.square() + spectrum.columns.square()) <= 1.5 * LOWEST_FREQUENCY
+    as_seen = (seen - noise**2).clamp(min=0) / spectrum.transfer.clamp(min=1e-6)
+    scene = torch.where(lowest, as_seen, scene)
+    gain = spectrum.transfer
     return torch.stack(
-        [((power * shape * weight**2 + noise**2 * gain) / (gain + weight).square()).mean() for weight in candidates]
+        [((scene * weight**2 + noise**2 * gain) / (gain + weight).square()).mean() for weight in candidates]
     )
 
 
