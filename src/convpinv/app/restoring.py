@@ -143,7 +143,7 @@ def number(text: str, option: str, *, zero: bool) -> float | None:
 
 def strength(text: str) -> float | str | None:
     """Read ``auto`` (None), the name of a rule, or a number above 0."""
-    from convpinv.imaging.deblur import RULES
+    from convpinv.imaging import RULES
 
     name = text.strip().lower()
     if name in RULES:

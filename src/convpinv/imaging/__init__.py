@@ -3,6 +3,7 @@
 from convpinv.imaging import psf, strength
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
+from convpinv.imaging.regularization import RULES
 from convpinv.imaging.simulate import blur
 
-__all__ = ["DeblurReport", "DeblurResult", "blur", "deblur", "estimate_noise", "psf", "strength"]
+__all__ = ["RULES", "DeblurReport", "DeblurResult", "blur", "deblur", "estimate_noise", "psf", "strength"]

@@ -20,9 +20,7 @@ from convpinv.imaging.report import DeblurReport, DeblurResult, Job, Piece, repo
 
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
 
-# The rule where none is asked for: cheapest, and the nearest to the best strength in hindsight for every prior.
-RULE = "likelihood"
-RULES = regularization.RULES
+
 PRIORS = ("tv", "gradient", "tikhonov", "none")
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
 # Planes are worked on together up to this many pixels of the grid: about 2 GiB in float32.
@@ -89,10 +87,10 @@ def deblur(
         What lies outside the picture: ``"unknown"`` (the camera's case: the scene goes on and is solved for),
         ``"circular"``, ``"zeros"``, ``"reflect"`` (edge pixel not repeated) or ``"replicate"``.
     strength
-        The prior's weight, above 0; None chooses it. Or the rule that chooses it: ``"likelihood"``,
-        ``"discrepancy"``, ``"gcv"`` or ``"sure"``; the last three restore the picture up to 18 times. A number refers
-        to a PSF scaled to a largest transfer of 1. For ``"tv"`` it is in the picture's units, for the quadratic priors
-        it has none.
+        The prior's weight, above 0; None chooses it, by the rule that is best for the prior. Or a rule:
+        ``"likelihood"``, ``"discrepancy"``, ``"gcv"`` or ``"sure"``; the last three restore the picture up to 18
+        times. A number refers to a PSF scaled to a largest transfer of 1. For ``"tv"`` it is in the picture's units,
+        for the quadratic priors it has none.
     full_output
         Return a :class:`DeblurResult` with a report instead of the picture alone.
     progress
@@ -155,7 +153,7 @@ def deblur(
 
     estimated = given is None
     sigma = noise_of_planes(stack) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, weight, estimated, torch.finfo(pictures.dtype).eps, progress, asked or RULE)
+    job = Job(prior, boundary, weight, estimated, torch.finfo(pictures.dtype).eps, progress, asked)
     restored = torch.empty_like(stack)
     pieces = []
     for planes in _groups(len(stack), kernels, stack[0].numel()):
@@ -215,8 +213,9 @@ def _restore(job: Job, planes: Tensor, kernel: Tensor, sigma: Tensor) -> Piece:
     if job.prior == "none":
         rule = "none: the pseudo-inverse"
     elif given is None:
-        choice = regularization.automatic_strength(job.prior, model, unit, deviation)
-        if job.rule != "likelihood":
+        spectral = "likelihood" if job.rule else None
+        choice = regularization.automatic_strength(job.prior, model, unit, deviation, spectral)
+        if job.rule not in (None, "likelihood"):
             choice = regularization.measured_strength(
                 job.rule, model, unit, deviation, choice, lambda data, tried: restore(data, tried).planes
             )

@@ -76,7 +76,7 @@ class Job:
     estimated: bool
     rounding: float
     progress: priors.Progress | None
-    rule: str
+    rule: str | None
 
     @property
     def automatic(self) -> bool:
@@ -93,7 +93,7 @@ class Piece:
     noise: Tensor
     noise_share: float
     strength: Tensor
-    rule: str
+    rule: str | None
     residual: Tensor
     restoration: priors.Restoration
     warnings: tuple[str, ...]

@@ -23,6 +23,9 @@ from convpinv.imaging.regularization.spectrum import (
 )
 
 RULES = ("likelihood", "discrepancy", "gcv", "sure")
+# The rule where none is asked for: nearest to the best strength in hindsight, measured for each prior. For "gradient"
+# cross-validation loses 0.005 dB on average and 0.2 dB at worst, the likelihood 0.45 and 1.9 dB.
+DEFAULT_RULES = {"tikhonov": "likelihood", "gradient": "gcv", "tv": "likelihood"}
 # Noise below this share of the picture's deviation is taken for this: no camera is better, rounding to 8 bits alone
 # leaves as much, and without any noise the fit has nothing to stand on.
 NOISE_FLOOR = 1e-3
@@ -38,9 +41,10 @@ LEAST_GRADIENT_STRENGTH = 4e-6
 # Strengths of the quadratic priors that the rules by the spectrum try.
 CANDIDATES = (-10.0, 2.0, 97)
 
+WIENER = "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²"
 IN_WORDS = {
     "tikhonov": "smallest expected error under the picture's fitted spectrum",
-    "gradient": "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²",
+    "gradient": "generalised cross-validation over the picture's spectrum",
     "tv": (
         "from the picture's spectrum by maximum marginal likelihood: 2 noise² / size of the differences, times the "
         "root of the readable share of the frequencies (calibrated on photographs)"
@@ -48,14 +52,17 @@ IN_WORDS = {
 }
 
 
-def automatic_strength(prior: str, model: BlurModel, planes: Tensor, sigma: Tensor) -> StrengthChoice:
+def automatic_strength(
+    prior: str, model: BlurModel, planes: Tensor, sigma: Tensor, rule: str | None = None
+) -> StrengthChoice:
     """Choose the strength of a prior from the picture's spectrum alone, with the receipt.
 
     One fit of the spectrum (:func:`fit_spectrum`) gives the size τ of the differences, the readable share f and the
     noise σ that the restoration has to reckon with:
 
     ============== ======================================================================================
-    ``"gradient"`` ``σ² / τ²``, the Wiener filter of that spectrum
+    ``"gradient"`` generalised cross-validation, which knows neither σ nor τ; by likelihood ``σ² / τ²``, the Wiener
+                   filter of that spectrum
     ``"tikhonov"`` the smallest expected error ``Σ S |1 − K h|² + σ² |h|²``, S in rings and sectors. A photograph is
                    far from white, so the likelihood of a white picture would choose a λ tens of times too small
     ``"tv"``       ``2 σ² / τ · √f · (1 + 1.8 f⁸)``. If the differences had the density exp(−|g| / b), the most
@@ -78,16 +85,18 @@ def automatic_strength(prior: str, model: BlurModel, planes: Tensor, sigma: Tens
     low, high, steps = CANDIDATES
     candidates = torch.logspace(low, high, steps, dtype=torch.float64, device=planes.device)
     selections = [
-        _selection(prior, spectrum, fit, candidates, float(sigma[index]), index) for index in range(len(planes))
+        _selection(prior, spectrum, fit, candidates, float(sigma[index]), index, rule or DEFAULT_RULES[prior])
+        for index in range(len(planes))
     ]
     strength = torch.tensor([chosen.strength for chosen in selections], dtype=torch.float64, device=planes.device)
-    return StrengthChoice(strength, IN_WORDS[prior], tuple(selections), _warnings(fit, selections))
+    words = WIENER if prior == "gradient" and rule == "likelihood" else IN_WORDS[prior]
+    return StrengthChoice(strength, words, tuple(selections), _warnings(fit, selections))
 
 
 def _selection(
-    prior: str, spectrum: PictureSpectrum, fit: SpectrumFit, candidates: Tensor, sigma: float, index: int
+    prior: str, spectrum: PictureSpectrum, fit: SpectrumFit, candidates: Tensor, sigma: float, index: int, rule: str
 ) -> StrengthSelection:
-    """Choose for one plane."""
+    """Choose for one plane, by the likelihood or, for "gradient", by a curve of :func:`_spectral_curves`."""
     power, noise = float(fit.power[index]), float(fit.noise[index])
     penalty = torch.ones_like(spectrum.differences) if prior == "tikhonov" else spectrum.differences
     curves = _spectral_curves(spectrum, spectrum.power[index], penalty, candidates, sigma)
@@ -107,7 +116,19 @@ def _selection(
             }
             strength = max(float(_sparse(spectrum, noise, fit.power[index], fit.readable[index])), LEAST_STRENGTH)
         else:
-            strength = max(strength, LEAST_GRADIENT_STRENGTH)
+            likeliest = strength = max(strength, LEAST_GRADIENT_STRENGTH)
+            if rule != "likelihood":
+                tried, criterion = candidates, curves[rule]
+                strength = max(others[rule], LEAST_GRADIENT_STRENGTH)
+                return StrengthSelection(
+                    rule,
+                    strength,
+                    tuple(tried.tolist()),
+                    tuple(criterion.tolist()),
+                    {"likelihood": likeliest, **others, rule: strength},
+                    float(fit.psf_error[index]),
+                    noise,
+                )
     return StrengthSelection(
         "likelihood",
         strength,

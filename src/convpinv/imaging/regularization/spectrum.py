@@ -88,15 +88,16 @@ class PictureSpectrum:
             tapered = window * (plane - (window * plane).sum() / window.sum())
             power = torch.fft.rfft2(tapered).abs().square() / window.square().sum()
             powers.append(power.flatten()[chosen])
-        parts = (
+        parts = [
             transfer,
             differences,
             rows.expand_as(transfer),
             columns.expand_as(transfer),
             leaked(transfer / differences),
             leaked(1 / differences),
-        )
-        return PictureSpectrum(torch.stack(powers), *(part.flatten()[chosen] for part in parts), window, chosen)
+        ]
+        gains, steps, down, right, blurred, scene = (part.flatten()[chosen] for part in parts)
+        return PictureSpectrum(torch.stack(powers), gains, steps, down, right, blurred, scene, window, chosen)
 
     def nearest_bin(self) -> Tensor:
         """Return the ring and sector of each frequency, as one index; the lowest and the corners take the nearest."""
