@@ -31,7 +31,16 @@ from convpinv.arguments.numbers import (
     seed,
     single_integer,
 )
-from convpinv.arguments.pictures import Pictures, noise_levels, pictures, psf, psf_fits, result_fits
+from convpinv.arguments.pictures import (
+    Pictures,
+    limits,
+    noise_levels,
+    pictures,
+    pixel_weights,
+    psf,
+    psf_fits,
+    result_fits,
+)
 from convpinv.arguments.tensors import (
     ONE_PREPARATION,
     SUPPORTED_DTYPES,
@@ -78,12 +87,14 @@ __all__ = [
     "kernel",
     "kernel_batch",
     "kernel_batch_images",
+    "limits",
     "noise_levels",
     "non_negative",
     "odd_size",
     "optional_non_negative",
     "padding",
     "pictures",
+    "pixel_weights",
     "positive",
     "positive_integer",
     "psf",

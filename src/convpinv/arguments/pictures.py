@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments.errors import ArgumentError, describe, fail
+from convpinv.arguments.numbers import finite as finite_number
 from convpinv.arguments.numbers import non_negative
 from convpinv.arguments.tensors import all_finite, real_tensor
 
@@ -19,7 +20,8 @@ class Pictures:
     """Pictures as planes (N, H, W) in a floating dtype, and the way back to what the caller gave.
 
     ``shape`` is the caller's, ``channels`` how many planes in a row belong to one picture (1 for grey), ``numpy``
-    whether an array came in; ``dtype`` is that of the result: the picture's own, float32 for integers.
+    whether an array came in; ``dtype`` is that of the result: the picture's own, float32 for integers. ``finite`` tells
+    where the caller's values were numbers, None for everywhere; the others are 0 in ``stack``.
     """
 
     stack: Tensor
@@ -27,6 +29,7 @@ class Pictures:
     channels: int
     numpy: bool
     dtype: torch.dtype
+    finite: Tensor | None = None
 
     def restored(self, planes: Tensor) -> Any:
         """Give planes (N, h, w) the caller's kind, layout and dtype; h and w may differ from the picture's."""
@@ -37,10 +40,13 @@ class Pictures:
         return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
 
 
-def pictures(call: str, argument: str, value: object, largest_ndim: int | None = None) -> Pictures:
+def pictures(
+    call: str, argument: str, value: object, largest_ndim: int | None = None, *, gaps: bool = False
+) -> Pictures:
     """Return the planes of an array (H, W) or (H, W, C), or of a tensor (..., H, W).
 
-    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3.
+    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3. With ``gaps``, NaN and infinity are
+    pixels that are not there, and refused only where a plane has no others.
     """
     if not isinstance(value, np.ndarray | Tensor):
         fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor")
@@ -54,12 +60,56 @@ def pictures(call: str, argument: str, value: object, largest_ndim: int | None =
     if tensor.numel() == 0:
         fail(call, argument, describe(value), "it must hold at least one pixel")
     stack = tensor.permute(2, 0, 1) if is_array and tensor.ndim == 3 else tensor.reshape(-1, *tensor.shape[-2:])
+    finite = None
     if not all_finite(stack):
-        fail(call, argument, "not finite", "it holds NaN or infinity; fill or cut such pixels before")
+        finite = torch.isfinite(stack)
+        if not gaps:
+            fail(call, argument, "not finite", "it holds NaN or infinity; fill or cut such pixels before")
+        if not bool(finite.any(-1).any(-1).all()):
+            fail(call, argument, "not finite", "every value of it (or of one of its channels) is NaN or infinite")
+        stack = torch.where(finite, stack, 0)
     dtype = torch.float32 if integer else stack.dtype
     working = torch.float64 if integer or dtype == torch.float64 else torch.float32
     channels = 1 if tensor.ndim == 2 else int(tensor.shape[-1 if is_array else -3])
-    return Pictures(stack.to(working).contiguous(), tuple(tensor.shape), channels, is_array, dtype)
+    return Pictures(stack.to(working).contiguous(), tuple(tensor.shape), channels, is_array, dtype, finite)
+
+
+def pixel_weights(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:
+    """Return how far each pixel counts, (N, H, W) or (1, H, W) in the pictures' working dtype; or None."""
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray) and value.dtype == bool:
+        value = value.astype(np.uint8)
+    elif isinstance(value, Tensor) and value.dtype == torch.bool:
+        value = value.to(torch.uint8)
+    weights = real_tensor(call, argument, value)
+    size, shape = tuple(pictures.stack.shape[-2:]), tuple(weights.shape)
+    if shape == size:
+        planes = weights[None]
+    elif shape == pictures.shape:
+        channels_last = pictures.numpy and weights.ndim == 3
+        planes = weights.permute(2, 0, 1) if channels_last else weights.reshape(-1, *size)
+    else:
+        may_be = f"its shape must be {size} or the picture's, {pictures.shape}"
+        fail(call, argument, describe(value), may_be)
+    if not bool(((planes >= 0) & (planes <= 1)).all()):
+        trouble = "NaN" if bool(planes.isnan().any()) else f"from {float(planes.min()):g} to {float(planes.max()):g}"
+        fail(call, argument, trouble, "weights lie from 0 (not seen) to 1 (seen); of other numbers give mask > 0")
+    if not bool((planes > 0).any(-1).any(-1).all()):
+        fail(call, argument, "0 everywhere", "at least one pixel (of each channel) must be seen: 1 or True is seen")
+    return planes.to(pictures.stack).contiguous()
+
+
+def limits(call: str, argument: str, value: object) -> tuple[float | None, float | None]:
+    """Return (low, high) of a pair of numbers in ascending order, either of which may be None."""
+    if value is None:
+        return None, None
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        fail(call, argument, describe(value), "it may be a pair (low, high); None leaves an end open")
+    low, high = (None if end is None else finite_number(call, argument, end) for end in value)
+    if low is not None and high is not None and low >= high:
+        fail(call, argument, f"({low:g}, {high:g})", "its first number must be below its second")
+    return low, high
 
 
 def noise_levels(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:

@@ -29,7 +29,10 @@ def taps_before(taps: int) -> int:
 
 @dataclass(frozen=True)
 class BlurModel:
-    """A blur by ``psf`` (h, w) of pictures (H, W), with the border as ``boundary`` says, on the ``grid``."""
+    """A blur by ``psf`` (h, w) of pictures (H, W), with the border as ``boundary`` says, on the ``grid``.
+
+    For the loop alone ``psf`` may be (C, h, w), one a channel of pictures (C, H, W); the operators take one PSF.
+    """
 
     psf: Tensor
     picture: tuple[int, int]
@@ -41,7 +44,7 @@ class BlurModel:
         """Choose the grid: the picture for a circular border, else the picture and the reach of the PSF."""
         if boundary == Boundary.CIRCULAR:
             return BlurModel(psf, picture, picture, boundary)
-        rows, columns = (fast_size(n + k - 1) for n, k in zip(picture, psf.shape, strict=True))
+        rows, columns = (fast_size(n + k - 1) for n, k in zip(picture, psf.shape[-2:], strict=True))
         return BlurModel(psf, picture, (rows, columns), boundary)
 
     def flipped_psf(self) -> Tensor:
@@ -87,12 +90,12 @@ class BlurModel:
         return Conv2dOperator(weight, size, padding="same", padding_mode=mode)
 
     def differences(self) -> Conv2dOperator:
-        """Return the two differences on the periodic grid, (1, grid) to (2, grid)."""
+        """Return the two differences of a picture with its known boundary, (1, H, W) to (2, H, W)."""
         weight = self.psf.new_zeros((2, 1, 3, 3))
         for output, taps in enumerate((DOWN, RIGHT)):
             for row, column, value in taps:
                 weight[output, 0, 1 + row, 1 + column] = value
-        return Conv2dOperator(weight, self.grid, padding="same", padding_mode="circular")
+        return Conv2dOperator(weight, self.picture, padding="same", padding_mode=self.boundary)
 
     @property
     def boundary_is_known(self) -> bool:
@@ -150,7 +153,7 @@ class BorderRule:
             return None
         rows, columns = (
             torch.tensor(_sources(n, k, m, model.boundary), device=model.psf.device)
-            for n, k, m in zip(model.picture, model.psf.shape, model.grid, strict=True)
+            for n, k, m in zip(model.picture, model.psf.shape[-2:], model.grid, strict=True)
         )
         return BorderRule(rows, columns)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
+from convpinv.imaging.clipping import clipped_pixels
 
 __all__ = ["estimate_noise", "noise_of_planes"]
 
@@ -25,6 +26,8 @@ NORMAL_MEDIAN = 0.6744897501960817
 SMOOTH_SHARE = 0.4
 # Below this many independent-looking samples the selection of smooth parts costs more than it gives.
 FEWEST_SELECTED = 200
+# Where fewer positions than this share have the whole filter on pixels that were seen, a shorter filter is taken.
+LEAST_WHOLE = 0.05
 
 
 def estimate_noise(image: Any) -> Any:
@@ -79,30 +82,34 @@ def estimate_noise(image: Any) -> Any:
     return sigma.numpy().astype(np.float64)
 
 
-def noise_of_planes(planes: Tensor) -> Tensor:
-    """Return the noise (N,) of checked floating planes (N, H, W), in float64."""
+def noise_of_planes(planes: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Return the noise (N,) of checked floating planes (N, H, W), in float64; pixels that are not ``seen`` are mute."""
     levels = []
-    for plane in planes:
+    for index, plane in enumerate(planes):
+        known = None if seen is None else seen[index]
         largest = plane.abs().amax().to(torch.float64)
         # Scaled first: squares and sums of the largest and the smallest numbers there are would leave their range.
-        levels.append(_noise_of_plane(plane.to(torch.float64) / largest) * largest if largest > 0 else largest)
+        level = _noise_of_plane(plane.to(torch.float64) / largest, known) if largest > 0 else largest
+        levels.append(level * largest)
     return torch.stack(levels)
 
 
-def _noise_of_plane(plane: Tensor) -> Tensor:
+def _noise_of_plane(plane: Tensor, seen: Tensor | None) -> Tensor:
     zero = plane.new_zeros(())
     if plane.numel() < 4 or plane.amax() == plane.amin():
         return zero
     centred = plane - plane.mean()
-    filters = [HAAR if size < 2 * len(DAUBECHIES_4) else DAUBECHIES_4 for size in plane.shape]
+    # Scattered gaps leave hardly any square of 8 pixels whole, and most squares of 2.
+    short = seen is not None and float(_whole(seen, (7, 7)).to(plane.dtype).mean()) < LEAST_WHOLE
+    filters = [HAAR if short or size < 2 * len(DAUBECHIES_4) else DAUBECHIES_4 for size in plane.shape]
     lowpass = [plane.new_tensor(taps if size > 1 else (1.0,)) for taps, size in zip(filters, plane.shape, strict=True)]
     highpass = [taps.flip(0) * _alternating(taps) for taps in lowpass]
     detail = _filtered(centred, highpass)
     smooth = _filtered(centred, lowpass)
 
     reach = (plane.shape[0] - detail.shape[0], plane.shape[1] - detail.shape[1])
-    clipped, constant = _clipped(plane, reach), _window_range(plane, reach) == 0
-    usable = ~clipped
+    clipped, constant = _clipped(plane, seen, reach), _window_range(plane, reach) == 0
+    usable = ~clipped if seen is None else ~clipped & _whole(seen, reach)
     if not bool(usable.any()):
         return zero
     # Constant areas that are not clipped: where they are most of it there is no noise, else they are a mask or a frame.
@@ -144,19 +151,13 @@ def _window_range(plane: Tensor, reach: tuple[int, int]) -> Tensor:
     return (highest + torch.nn.functional.max_pool2d(-plane[None, None], window, 1))[0, 0]
 
 
-def _clipped(plane: Tensor, reach: tuple[int, int]) -> Tensor:
-    """Tell where the filter meets a clipped pixel.
+def _clipped(plane: Tensor, seen: Tensor | None, reach: tuple[int, int]) -> Tensor:
+    """Tell where the filter meets a clipped pixel."""
+    return ~_whole(clipped_pixels(plane, seen) == 0, reach)
 
-    A picture counts as clipped at an end of its range where more than 1 in 1000 pixels hold that very value and it is
-    more frequent than a smooth histogram makes the end of a range.
-    """
-    mask = torch.zeros_like(plane)
-    for sign in (1.0, -1.0):
-        end = (sign * plane).amax()
-        at_end = sign * plane == end
-        inner = sign * plane[~at_end]
-        next_count = int((inner == inner.amax()).sum()) if inner.numel() else 0
-        if int(at_end.sum()) > max(1e-3 * plane.numel(), 2 * next_count):
-            mask = torch.maximum(mask, at_end.to(plane.dtype))
-    window = (reach[0] + 1, reach[1] + 1)
-    return torch.nn.functional.max_pool2d(mask[None, None], window, 1)[0, 0] > 0
+
+def _whole(mask: Tensor, reach: tuple[int, int]) -> Tensor:
+    """Tell where every pixel under the filter is in the mask."""
+    reach = (min(reach[0], mask.shape[0] - 1), min(reach[1], mask.shape[1] - 1))
+    gaps = (~mask).to(torch.float32)
+    return torch.nn.functional.max_pool2d(gaps[None, None], (reach[0] + 1, reach[1] + 1), 1)[0, 0] == 0

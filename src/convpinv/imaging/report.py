@@ -12,6 +12,7 @@ from torch import Tensor
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
 from convpinv.imaging.no_harm import Verdict
+from convpinv.imaging.observing import Account
 from convpinv.imaging.psf_check import centring
 from convpinv.imaging.regularization import StrengthSelection
 
@@ -19,8 +20,6 @@ from convpinv.imaging.regularization import StrengthSelection
 SUSPICIOUS_MISFIT = 1.5
 # Noise below this share of the picture's deviation is no measure of a misfit.
 LEAST_NOISE = 2e-3
-# Clipped pixels do not obey the blur; above this share they ring visibly.
-CLIPPED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,11 @@ class DeblurReport:
     """How a picture was restored, and what speaks against the result.
 
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
-    within pictures). ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing
-    was chosen. ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing was chosen;
+    ``predicted_gain`` what the picture's spectrum lets expect, in dB; ``restored_share`` how much of the restoration is
+    in the result, the rest being the picture that was given.
+    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped and count as bounds.
     """
 
     prior: str
@@ -46,6 +48,8 @@ class DeblurReport:
     selection: StrengthSelection | tuple[StrengthSelection, ...] | None = None
     predicted_gain: float | tuple[float, ...] | None = None
     restored_share: float | tuple[float, ...] = 1.0
+    masked: int = 0
+    saturated: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in lists, numbers and texts, ready for JSON."""
@@ -93,7 +97,7 @@ class Piece:
     noise: Tensor
     noise_share: float
     strength: Tensor
-    rule: str | None
+    rule: str
     residual: Tensor
     restoration: priors.Restoration
     warnings: tuple[str, ...]
@@ -111,7 +115,13 @@ class Piece:
         return torch.ones_like(self.scale) if self.verdict is None else self.verdict.weight
 
 
-def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tuple[Tensor, Piece]]) -> DeblurReport:
+def report(
+    job: Job,
+    pictures: Pictures,
+    kernels: list[Tensor],
+    pieces: list[tuple[Tensor, Piece]],
+    account: Account,
+) -> DeblurReport:
     """Put together what the pieces say, each with the indices of its planes."""
 
     def gathered(name: str) -> Tensor:
@@ -135,7 +145,7 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
     chosen = _in_order(pieces)
     doubts += _wrong_psf(chosen)
     doubts += _little_help(gathered("restored_share"))
-    doubts += _doubts(job, pictures, scale, noise, residual)
+    doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
     return DeblurReport(
         prior=job.prior,
         boundary=job.boundary,
@@ -151,6 +161,8 @@ def report(job: Job, pictures: Pictures, kernels: list[Tensor], pieces: list[tup
         predicted_gain=_one_or_many(gathered("predicted_gain")) if chosen else None,
         restored_share=_one_or_many(gathered("restored_share")),
         selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
+        masked=account.masked,
+        saturated=account.saturated,
     )
 
 
@@ -183,7 +195,7 @@ def _little_help(share: Tensor) -> list[str]:
     ]
 
 
-def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
+def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
     """Return what the picture itself says against the model."""
     doubts = []
     noise = noise.clamp(min=torch.finfo(noise.dtype).tiny).maximum(LEAST_NOISE * scale)
@@ -193,13 +205,6 @@ def _doubts(job: Job, pictures: Pictures, scale: Tensor, noise: Tensor, residual
         doubts.append(
             f"the result, blurred again, misses the picture by {worst:.1f} times the noise: the PSF, the boundary or "
             "the noise may not be right"
-        )
-    ends = [pictures.stack.amax((-2, -1), keepdim=True), pictures.stack.amin((-2, -1), keepdim=True)]
-    clipped = max(float((pictures.stack == end).float().mean((-2, -1)).max()) for end in ends)
-    if clipped > CLIPPED_SHARE and bool((pictures.stack.amax((-2, -1)) > pictures.stack.amin((-2, -1))).all()):
-        doubts.append(
-            f"{100 * clipped:.1f} % of the pixels lie at an end of the picture's range: where the light was clipped "
-            "there, the blur is no convolution, and rings may show"
         )
     return doubts
 

@@ -9,7 +9,13 @@ that a denoiser's loop is made of.
 from convpinv.imaging.priors.constraint import Constraint
 from convpinv.imaging.priors.data_step import DataState, DataStep
 from convpinv.imaging.priors.observation import Observation
-from convpinv.imaging.priors.quadratic import gradient, pseudo_inverse, tikhonov
+from convpinv.imaging.priors.quadratic import (
+    gradient,
+    pseudo_inverse,
+    tikhonov,
+    weighted_gradient,
+    weighted_tikhonov,
+)
 from convpinv.imaging.priors.restoration import Progress, Restoration
 from convpinv.imaging.priors.shrinkage import HyperLaplacian, Sparsity, SquaredDifferences, TotalVariation
 from convpinv.imaging.priors.splitting import Problem, Schedule, minimise
@@ -31,4 +37,6 @@ __all__ = [
     "minimise",
     "pseudo_inverse",
     "tikhonov",
+    "weighted_gradient",
+    "weighted_tikhonov",
 ]

@@ -19,10 +19,11 @@ from torch import Tensor
 from convpinv.imaging.grid import GridBlur
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.priors.observation import Observation
+from convpinv.imaging.priors.restoration import Progress
 
 # Estimated error of a pixel, against the deviation of the pictures (which is 1).
 TOLERANCE = 1e-3
-ITERATIONS = 200
+ITERATIONS = 300
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,25 @@ class DataStep:
     model, observation
         The blur, and the pictures with their weights. One-sided (clipped) pixels count or not as the blurred scene of
         the last call stands: the active set follows the calls.
+    smooth
+        Penalise ``½ ρ ‖D (x − v)‖²``, the differences, instead.
     """
 
-    def __init__(self, model: BlurModel, observation: Observation) -> None:
+    def __init__(self, model: BlurModel, observation: Observation, *, smooth: bool = False) -> None:
         self.model = model
         self.observation = observation
-        self._system: _System = (_OnPicture if model.boundary_is_known else _OnGrid)(model, observation)
+        self._system: _System = (
+            _OnPicture(model, observation, smooth) if model.boundary_is_known else _OnGrid(model, observation, smooth)
+        )
 
     def extended(self, picture: Tensor) -> Tensor:
         """Continue pictures (n, C, H, W) to scenes: over the grid by straight lines, else as they are."""
         return picture if self.model.boundary_is_known else self.model.extended(picture)
+
+    def describe(self) -> str:
+        """Name the way of solving, for a report."""
+        rows, columns = self.model.grid
+        return f"solver   conjugate gradients on {rows} x {columns} pixels, preconditioned by the periodic division"
 
     def picture(self, scene: Tensor) -> Tensor:
         """Cut the pictures out of scenes."""
@@ -66,6 +76,7 @@ class DataStep:
         penalty: Tensor | float,
         state: DataState | None = None,
         tolerance: float = TOLERANCE,
+        progress: Progress | None = None,
     ) -> tuple[Tensor, DataState]:
         """Return the scene, and the state for the next call.
 
@@ -79,6 +90,8 @@ class DataStep:
             What the last call returned; None starts from the solution for data that continue over the grid.
         tolerance
             Estimated root mean square error of the scene at which the iteration ends.
+        progress
+            Called as ``progress(iteration, limit)``.
         """
         system, data = self._system, self.observation.data
         penalty = torch.as_tensor(penalty, dtype=data.dtype, device=data.device).expand(len(data), 1, 1, 1)
@@ -104,6 +117,8 @@ class DataStep:
             direction = conditioned + (energy / former).to(penalty).reshape(-1, 1, 1, 1) * direction
             running = running & (energy > goal)
             iteration += 1
+            if progress is not None:
+                progress(iteration, ITERATIONS)
         return system.to_scene(vector), DataState(vector, iteration)
 
 
@@ -143,10 +158,11 @@ class _System(abc.ABC):
 class _OnGrid(_System):
     """The vectors are half spectra: K and the preconditioner are diagonal, and a step takes two transforms."""
 
-    def __init__(self, model: BlurModel, observation: Observation) -> None:
+    def __init__(self, model: BlurModel, observation: Observation, smooth: bool) -> None:
         self.model = model
         self.observation = observation
         self.grid = GridBlur.of(model, observation.data.dtype)
+        self.penalised = self.grid.differences if smooth else torch.ones_like(self.grid.differences)
         rows, columns = model.grid
         # Parseval on the half plane: all columns but the first, and the last of an even size, stand for two.
         count = torch.full((columns // 2 + 1, 1), 2.0 / (rows * columns), dtype=torch.float64, device=model.psf.device)
@@ -163,24 +179,24 @@ class _OnGrid(_System):
 
     def first(self, target: Tensor, penalty: Tensor) -> Tensor:
         data = self.grid.adjoint(self.model.extended(self.observation.data))
-        return self.precondition(data.add_(penalty * target), penalty)
+        return self.precondition(data.add_(penalty * self.penalised * target), penalty)
 
     def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
         seen = self.model.window(self.grid.blurred(vector))
         weight = self.observation.weight_at(seen)
         missing = self.observation.data - seen
         data = self._back_projected(missing, weight)
-        return data.add_(penalty * (target - vector)), weight
+        return data.add_(penalty * self.penalised * (target - vector)), weight
 
     def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
         seen = self.model.window(self.grid.blurred(vector))
-        return self._back_projected(seen, weight).add_(penalty * vector)
+        return self._back_projected(seen, weight).add_(penalty * self.penalised * vector)
 
     def _back_projected(self, seen: Tensor, weight: Tensor | None) -> Tensor:
         return self.grid.adjoint(self.model.embedded(seen if weight is None else weight * seen))
 
     def precondition(self, vector: Tensor, penalty: Tensor) -> Tensor:
-        return vector / (self.grid.power + penalty)
+        return vector / (self.grid.power + penalty * self.penalised)
 
     def dot(self, left: Tensor, right: Tensor) -> Tensor:
         products = torch.view_as_real(left) * torch.view_as_real(right)
@@ -191,11 +207,13 @@ class _OnGrid(_System):
 class _OnPicture(_System):
     """The vectors are pictures: K is the camera with its known boundary, preconditioned by the periodic division."""
 
-    def __init__(self, model: BlurModel, observation: Observation) -> None:
+    def __init__(self, model: BlurModel, observation: Observation, smooth: bool) -> None:
         self.model = model
         self.observation = observation
         self.camera = model.camera()
+        self.differences = model.differences() if smooth else None
         self.grid = GridBlur.of(model, observation.data.dtype)
+        self.penalised = self.grid.differences if smooth else torch.ones_like(self.grid.differences)
 
     def of_scene(self, scene: Tensor) -> Tensor:
         return scene
@@ -204,20 +222,29 @@ class _OnPicture(_System):
         return vector
 
     def first(self, target: Tensor, penalty: Tensor) -> Tensor:
-        return self.precondition(self.camera.H(self.observation.data) + penalty * target, penalty)
+        return self.precondition(self.camera.H(self.observation.data) + self._pulled(target, penalty), penalty)
 
     def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
         seen = self.camera(vector)
         weight = self.observation.weight_at(seen)
         missing = self.observation.data - seen
-        return self.camera.H(missing if weight is None else weight * missing) + penalty * (target - vector), weight
+        return self.camera.H(missing if weight is None else weight * missing) + self._pulled(
+            target - vector, penalty
+        ), weight
 
     def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
         seen = self.camera(vector)
-        return self.camera.H(seen if weight is None else weight * seen) + penalty * vector
+        return self.camera.H(seen if weight is None else weight * seen) + self._pulled(vector, penalty)
+
+    def _pulled(self, vector: Tensor, penalty: Tensor) -> Tensor:
+        if self.differences is None:
+            return penalty * vector
+        # Each channel by itself: one operator of one channel serves them all, and its two outputs would be channels.
+        flat = vector.reshape(-1, 1, *vector.shape[-2:])
+        return penalty * self.differences.H(self.differences(flat)).reshape(vector.shape)
 
     def precondition(self, vector: Tensor, penalty: Tensor) -> Tensor:
-        spectrum = self.grid.transform(self.model.embedded(vector)).div_(self.grid.power + penalty)
+        spectrum = self.grid.transform(self.model.embedded(vector)).div_(self.grid.power + penalty * self.penalised)
         return self.model.window(self.grid.back(spectrum))
 
     def dot(self, left: Tensor, right: Tensor) -> Tensor:

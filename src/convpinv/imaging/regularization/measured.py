@@ -27,11 +27,17 @@ IN_WORDS = {
 
 
 def measured_strength(
-    rule: str, model: BlurModel, planes: Tensor, sigma: Tensor, first: StrengthChoice, restore: Restore
+    rule: str,
+    model: BlurModel,
+    planes: Tensor,
+    sigma: Tensor,
+    first: StrengthChoice,
+    restore: Restore,
+    weight: Tensor | None = None,
 ) -> StrengthChoice:
     """Choose the strength by a rule, by restoring at strengths about the automatic one.
 
-    With r = A x_λ − y over the N pixels that are compared, σ the noise, and t = div(A x_λ) / N, estimated as
+    With r = A x_λ − y over the N pixels that are seen and compared, σ the noise, and t = div(A x_λ) / N, estimated as
     ``b · (A x_λ(y + σ b) − A x_λ(y)) / (σ N)`` with b a random ±1 at each pixel:
 
     ============= ===============================
@@ -50,6 +56,8 @@ def measured_strength(
         The automatic choice, whose strength is the middle of the search.
     restore
         ``restore(planes, strength)`` with strengths (N,).
+    weight
+        Pixels of weight 0 were not seen, (N, H, W); None for none.
 
     Notes
     -----
@@ -61,15 +69,22 @@ def measured_strength(
     generator = torch.Generator().manual_seed(0)
     probe = (2 * torch.randint(0, 2, planes.shape, generator=generator) - 1).to(planes)
 
+    counted = None if weight is None else compared(model, planes, (weight > 0).to(planes))[1]
+
+    def mean(values: Tensor) -> Tensor:
+        if counted is None:
+            return values.mean((-2, -1))
+        return (counted * values).sum((-2, -1)) / counted.sum((-2, -1)).clamp(min=1)
+
     def criterion(strength: Tensor) -> Tensor:
         again, seen = compared(model, restore(planes, strength), planes)
-        misfit = (again - seen).square().mean((-2, -1))
+        misfit = mean((again - seen).square())
         variance = noise[:, 0, 0].square()
         if rule == "discrepancy":
             return misfit / variance
         shifted, _ = compared(model, restore(planes + noise * probe, strength), planes)
         _, direction = compared(model, planes, probe)
-        trace = (direction * (shifted - again)).mean((-2, -1)) / noise[:, 0, 0]
+        trace = mean(direction * (shifted - again)) / noise[:, 0, 0]
         if rule == "gcv":
             return misfit / (1 - trace).square().clamp(min=1e-12)
         return misfit + 2 * variance * trace - variance

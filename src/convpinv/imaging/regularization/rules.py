@@ -41,6 +41,8 @@ LEAST_GRADIENT_STRENGTH = 4e-6
 # Cross-validation chooses at most this many times what the likelihood does: photographs up to 5 times, an even disk of
 # colours 7 and 17 times, and 11 and 14 dB were lost.
 MOST_BEYOND_LIKELIHOOD = 4.0
+# ... and at least this share of it: photographs under a real blur down to 0.1; less means that noise passed for texture.
+LEAST_OF_LIKELIHOOD = 1 / 16
 # Strengths of the quadratic priors that the rules by the spectrum try.
 CANDIDATES = (-10.0, 2.0, 97)
 
@@ -56,12 +58,13 @@ IN_WORDS = {
 
 
 def automatic_strength(
-    prior: str, model: BlurModel, planes: Tensor, sigma: Tensor, rule: str | None = None
+    prior: str, model: BlurModel, planes: Tensor, sigma: Tensor, rule: str | None = None, *, complete: bool = True
 ) -> StrengthChoice:
     """Choose the strength of a prior from the picture's spectrum alone, with the receipt.
 
-    One fit of the spectrum (:func:`fit_spectrum`) gives the size τ of the differences, the readable share f and the
-    noise σ that the restoration has to reckon with:
+    ``complete`` says whether every pixel was seen, and all alike; else neither an error of the PSF is looked for, nor
+    is the picture validated against itself. One fit of the spectrum (:func:`fit_spectrum`) gives the size τ of the
+    differences, the readable share f and the noise σ that the restoration has to reckon with:
 
     ============== ======================================================================================
     ``"gradient"`` generalised cross-validation, which knows neither σ nor τ; by likelihood ``σ² / τ²``, the Wiener
@@ -84,12 +87,13 @@ def automatic_strength(
     and noise, and at high noise its two sides are so nearly parallel that it runs away.
     """
     spectrum = PictureSpectrum.of(model, planes)
-    fit = fit_spectrum(spectrum, sigma)
+    fit = fit_spectrum(spectrum, sigma, examine_psf=complete)
+    if rule is None:
+        rule = DEFAULT_RULES[prior] if complete else "likelihood"
     low, high, steps = CANDIDATES
     candidates = torch.logspace(low, high, steps, dtype=torch.float64, device=planes.device)
     selections = [
-        _selection(prior, spectrum, fit, candidates, float(sigma[index]), index, rule or DEFAULT_RULES[prior])
-        for index in range(len(planes))
+        _selection(prior, spectrum, fit, candidates, float(sigma[index]), index, rule) for index in range(len(planes))
     ]
     strength = torch.tensor([chosen.strength for chosen in selections], dtype=torch.float64, device=planes.device)
     words = WIENER if prior == "gradient" and rule == "likelihood" else IN_WORDS[prior]
@@ -122,7 +126,8 @@ def _selection(
             likeliest = strength = max(strength, LEAST_GRADIENT_STRENGTH)
             if rule != "likelihood":
                 tried, criterion = candidates, curves[rule]
-                strength = max(min(others[rule], MOST_BEYOND_LIKELIHOOD * likeliest), LEAST_GRADIENT_STRENGTH)
+                bounded = min(max(others[rule], LEAST_OF_LIKELIHOOD * likeliest), MOST_BEYOND_LIKELIHOOD * likeliest)
+                strength = max(bounded, LEAST_GRADIENT_STRENGTH)
                 return StrengthSelection(
                     rule,
                     strength,

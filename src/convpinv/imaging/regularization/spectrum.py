@@ -144,7 +144,7 @@ class SpectrumFit:
     costs: Tensor
 
 
-def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor) -> SpectrumFit:
+def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool = True) -> SpectrumFit:
     """Fit the spectrum model by maximum likelihood, σ given.
 
     Minimises ``Σ log v + |Y|² / (N v)`` with ``v = τ² (|K|² + ε²) / |D|² + σ²`` over τ² on a grid that is refined
@@ -154,6 +154,8 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor) -> SpectrumFit:
     ----------
     spectrum, sigma
         That of pictures (N, H, W) of zero mean and unit deviation; their noise (N,), above 0.
+    examine_psf
+        False where parts of the picture were made up, or are far noisier: they would be taken for an error of the PSF.
 
     Notes
     -----
@@ -180,7 +182,7 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor) -> SpectrumFit:
     fits, costs = [], []
     for power, deviation in zip(spectrum.power, sigma.to(torch.float64), strict=True):
         noise = deviation.square()
-        fitted = fit_psf_error(spectrum, power, float(noise))
+        fitted = fit_psf_error(spectrum, power, float(noise)) if examine_psf else 0.0
         largest_error = LARGEST_ERROR * float(spectrum.transfer.mean())
         error = min(fitted, largest_error)
         gain = (spectrum.transfer + error) * shape
