@@ -233,7 +233,10 @@ def test_a_format_that_cannot_hold_the_picture(
         ("--psf gausian:sigma=2", "neither a file that exists nor a PSF like"),
         ("--psf gaussian:sigma=-2", "--psf gaussian:sigma=-2: "),
         ("--psf motion:lenght=9", "--psf motion:lenght=9: "),
-        (f"--psf {PSF} --strength much", "--strength is 'much'; it may be auto or a number above 0"),
+        (
+            f"--psf {PSF} --strength much",
+            "--strength is 'much'; it may be auto, a number above 0, or a rule: ",
+        ),
         (f"--psf {PSF} --strength -1", "--strength"),
         (f"--psf {PSF} --strength 0", "--strength is '0'"),
         (f"--psf {PSF} --noise nan", "--noise is 'nan'"),

@@ -14,7 +14,7 @@ from convpinv.arguments import ArgumentError, ConvergenceError
 from convpinv.imaging import DeblurResult, blur, deblur, estimate_noise, priors, psf
 from convpinv.imaging.deblur import BOUNDARIES, PRIORS
 from convpinv.imaging.model import BlurModel
-from convpinv.imaging.regularization import LARGEST_VARIANCE, fit_spectrum
+from convpinv.imaging.regularization import LARGEST_VARIANCE, PictureSpectrum, fit_spectrum
 
 MOTION = psf.motion(11, 30)
 
@@ -270,6 +270,8 @@ def test_report_warns_of_what_is_wrong():
         ({"strength": -1}, "strength"),
         ({"strength": float("inf")}, "strength"),
         ({"prior": "none", "strength": 1.0}, "strength"),
+        ({"prior": "none", "strength": "gcv"}, "strength"),
+        ({"strength": "best"}, "strength"),
         ({"progress": 3}, "progress"),
         ({"noise": 10**400}, "noise"),
         ({"noise": [0.1, 0.1]}, "noise"),
@@ -308,7 +310,7 @@ def test_no_fit_implies_more_contrast_than_a_picture_has(wrong):
     blurred, _ = case(noise=0.002)
     unit = torch.from_numpy((blurred - blurred.mean()) / blurred.std())[None]
     model = BlurModel.build(wrong, blurred.shape, "circular")
-    fit = fit_spectrum(model, unit, torch.tensor([0.002 / blurred.std()]))
+    fit = fit_spectrum(PictureSpectrum.of(model, unit), torch.tensor([0.002 / blurred.std()]))
     contrast = float(fit.power[0] * (1 / model.difference_transfer().flatten()[1:]).mean())
     assert contrast < 1.001 * LARGEST_VARIANCE
     assert bool(fit.capped[0]) == (wrong is not MOTION)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.imaging.scenes import photograph
 
 from convpinv.imaging import psf
 from convpinv.imaging.model import UNKNOWN, BlurModel
@@ -18,7 +19,6 @@ from convpinv.imaging.priors import (
     plug_and_play,
 )
 from convpinv.imaging.priors.plug_and_play import FIRST_LEVEL, LAST_LEVEL, STEPS, STRENGTH_OF_NOISE, _cut, _put
-from tests.imaging.scenes import photograph
 
 BOUNDARIES = (UNKNOWN, "circular", "zeros", "reflect", "replicate")
 KERNEL = psf.motion(9, 30)

@@ -21,6 +21,7 @@ PSF_HELP = (
     "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
     "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065."
 )
+STRENGTH_HELP = "Weight of the prior, more is smoother; or the rule: likelihood (auto), discrepancy, gcv, sure."
 NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
 
 
@@ -97,9 +98,7 @@ def deblur(
     target: Target,
     psf: Psf,
     prior: Annotated[Prior, typer.Option(help="What is assumed of the sharp picture.")] = Prior.TV,
-    strength: Annotated[
-        str, typer.Option(metavar="NUMBER|auto", help="Weight of the prior; more is smoother.")
-    ] = "auto",
+    strength: Annotated[str, typer.Option(metavar="NUMBER|RULE|auto", help=STRENGTH_HELP)] = "auto",
     noise: Annotated[
         str,
         typer.Option(
@@ -122,7 +121,7 @@ def deblur(
             target=target,
             psf=psf,
             prior=prior.value,
-            strength=restoring.number(strength, "--strength", zero=False),
+            strength=restoring.strength(strength),
             noise=restoring.number(noise, "--noise", zero=True),
             boundary=boundary.value,
             device=device.value,

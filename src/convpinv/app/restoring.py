@@ -28,7 +28,7 @@ class Request:
     target: Path
     psf: str
     prior: str = "tv"
-    strength: float | None = None
+    strength: float | str | None = None
     noise: float | None = None
     boundary: str = "unknown"
     device: str = "cpu"
@@ -139,6 +139,21 @@ def number(text: str, option: str, *, zero: bool) -> float | None:
     if not 0.0 <= value < math.inf or (value == 0.0 and not zero):
         raise ArgumentError(f"{option} is {text!r}; it may be auto or a number {'of at least' if zero else 'above'} 0")
     return value
+
+
+def strength(text: str) -> float | str | None:
+    """Read ``auto`` (None), the name of a rule, or a number above 0."""
+    from convpinv.imaging import RULES
+
+    name = text.strip().lower()
+    if name in RULES:
+        return name
+    try:
+        return number(text, "--strength", zero=False)
+    except ArgumentError:
+        raise ArgumentError(
+            f"--strength is {text!r}; it may be auto, a number above 0, or a rule: {', '.join(RULES)}"
+        ) from None
 
 
 def show(value: Any) -> str:

@@ -1,9 +1,20 @@
 """Pictures: point spread functions, noise, and deblurring."""
 
-from convpinv.imaging import psf
+from convpinv.imaging import psf, strength
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise
+from convpinv.imaging.regularization import RULES
 from convpinv.imaging.simulate import blur
 
-__all__ = ["DeblurReport", "DeblurResult", "PoissonGaussianNoise", "blur", "deblur", "estimate_noise", "psf"]
+__all__ = [
+    "RULES",
+    "DeblurReport",
+    "DeblurResult",
+    "PoissonGaussianNoise",
+    "blur",
+    "deblur",
+    "estimate_noise",
+    "psf",
+    "strength",
+]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceWarning
-from convpinv.imaging import observing, priors, psf_examine
+from convpinv.imaging import observing, priors, psf_examine, regularization
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.model import UNKNOWN
 from convpinv.imaging.noise import noise_of_planes
@@ -35,7 +35,7 @@ def deblur(
     noise: Any = None,
     prior: str | Callable[[Any, float], Any] = "tv",
     boundary: str = UNKNOWN,
-    strength: float | None = None,
+    strength: float | str | None = None,
     mask: Any = None,
     clip: Any = None,
     full_output: bool = False,
@@ -55,6 +55,9 @@ def deblur(
     ``"nonlocal"`` groups of like patches  the best, and 10 to 30 times as long as "tv"
     a function     what it leaves          ``denoiser(image, sigma) → image``, any
     ============== ======================= =====================================================================
+
+    Where the automatic restoration is not expected to be nearer to the scene than the picture is, the picture is given
+    back, or a mixture of the two; the report says so in ``restored_share``. A given ``strength`` has it all.
 
     With ``strength`` given, "gradient" and "tikhonov" are linear in the picture; the automatic choice is not.
 
@@ -80,9 +83,11 @@ def deblur(
         What lies outside the picture: ``"unknown"`` (the camera's case: the scene goes on and is solved for),
         ``"circular"``, ``"zeros"``, ``"reflect"`` (edge pixel not repeated) or ``"replicate"``.
     strength
-        The prior's weight, above 0; None chooses it. It refers to a PSF scaled to a largest transfer of 1. For
-        ``"tv"`` it is in the picture's units, for "nonlocal" and a denoiser in their square (half the variance of the
-        noise), for the quadratic priors it has none.
+        The prior's weight, above 0; None chooses it, by the rule that is best for the prior. Or a rule:
+        ``"likelihood"``, ``"discrepancy"``, ``"gcv"`` or ``"sure"``; the last three restore the picture up to 18
+        times. A number refers to a PSF scaled to a largest transfer of 1. For ``"tv"`` it is in the picture's units,
+        for "nonlocal" and a denoiser in their square (half the variance of the noise, and no rule is another), for the
+        quadratic priors it has none.
     full_output
         Return a :class:`DeblurResult` with a report instead of the picture alone.
     correct_psf
@@ -137,10 +142,12 @@ def deblur(
     else:
         prior = arguments.choice(call, "prior", prior, PRIORS)
     boundary = arguments.choice(call, "boundary", boundary, BOUNDARIES)
-    number = None if strength is None else arguments.positive(call, "strength", strength)
+    rule = arguments.choice(call, "strength", strength, regularization.RULES) if isinstance(strength, str) else None
+    number = None if strength is None or rule else arguments.positive(call, "strength", strength)
     levels = observing.levels(call, clip)
-    if prior == "none" and number is not None:
-        arguments.fail(call, "strength", number, "prior 'none' has no strength; leave it out or choose another prior")
+    if prior == "none" and strength is not None:
+        advice = "prior 'none' has no strength; leave it out or choose another prior"
+        arguments.fail(call, "strength", rule or number, advice)
     if prior == "none" and (mask is not None or pictures.finite is not None):
         argument, was = ("image", "not finite") if mask is None else ("mask", "given")
         arguments.fail(call, argument, was, "prior 'none' needs every pixel; take 'tikhonov' with a small strength")
@@ -152,6 +159,9 @@ def deblur(
         arguments.fail(call, "boundary", "'reflect'", "one pixel has nothing to reflect: take 'replicate' or 'unknown'")
 
     coupled = prior in (DENOISER, "nonlocal")
+    if coupled and rule:
+        may_be = f"prior '{prior}' takes its strength from the noise: leave it out, or give a number"
+        arguments.fail(call, "strength", f"'{rule}'", may_be)
     if coupled and len(kernels) > 1 and boundary not in (UNKNOWN, Boundary.CIRCULAR):
         may_be = "with one PSF a channel this prior takes 'unknown' or 'circular'"
         arguments.fail(call, "boundary", f"'{boundary}'", may_be)
@@ -162,7 +172,7 @@ def deblur(
     if weight is not None:
         stack = filled(stack, weight)
     sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, denoiser)
+    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, rule, denoiser)
     restored = torch.empty_like(stack)
     pieces = []
     channels = pictures.channels if coupled else 1

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from convpinv.arguments import Pictures
 from convpinv.imaging import priors
+from convpinv.imaging.no_harm import Verdict
 from convpinv.imaging.observing import Account
+from convpinv.imaging.regularization import StrengthSelection
 
 # A misfit above this many times the noise says that the blur is not the one assumed.
 SUSPICIOUS_MISFIT = 1.5
@@ -26,6 +28,9 @@ class DeblurReport:
 
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
     within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
+    ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing was chosen;
+    ``predicted_gain`` what the picture's spectrum lets expect, in dB; ``restored_share`` how much of the restoration is
+    in the result, the rest being the picture that was given.
     ``masked`` counts the values that were not seen, ``saturated`` those that were clipped and count as bounds.
     """
 
@@ -40,14 +45,21 @@ class DeblurReport:
     residual: float | tuple[float, ...]
     status: str
     warnings: tuple[str, ...]
+    selection: StrengthSelection | tuple[StrengthSelection, ...] | None = None
+    predicted_gain: float | tuple[float, ...] | None = None
+    restored_share: float | tuple[float, ...] = 1.0
     masked: int = 0
     saturated: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in lists, numbers and texts, ready for JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, StrengthSelection):
+                return value.to_dict()
+            return [plain(entry) for entry in value] if isinstance(value, tuple) else value
+
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Job:
     estimated: bool
     rounding: float
     progress: priors.Progress | None
+    rule: str | None
     denoiser: Callable[[Tensor, float], Tensor] | None = None
 
     @property
@@ -89,6 +102,18 @@ class Piece:
     residual: Tensor
     restoration: priors.Restoration
     warnings: tuple[str, ...]
+    selections: tuple[StrengthSelection, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def predicted_gain(self) -> Tensor:
+        """What is expected of each plane, in dB; 0 where nothing was judged."""
+        return torch.zeros_like(self.scale) if self.verdict is None else self.verdict.gain
+
+    @property
+    def restored_share(self) -> Tensor:
+        """How much of each plane is the restoration, 0 to 1; the rest is the picture that was given."""
+        return torch.ones_like(self.scale) if self.verdict is None else self.verdict.weight
 
 
 def report(
@@ -117,6 +142,9 @@ def report(
     share = min(piece.noise_share for _, piece in pieces)
     if share < 1:
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
+    chosen = _in_order(pieces)
+    doubts += _wrong_psf(chosen)
+    doubts += _little_help(gathered("restored_share"))
     doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
     return DeblurReport(
         prior=job.prior,
@@ -130,9 +158,41 @@ def report(
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
+        predicted_gain=_one_or_many(gathered("predicted_gain")) if chosen else None,
+        restored_share=_one_or_many(gathered("restored_share")),
+        selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
         masked=account.masked,
         saturated=account.saturated,
     )
+
+
+def _in_order(pieces: list[tuple[Tensor, Piece]]) -> tuple[StrengthSelection, ...]:
+    """Return the receipts in the order of the planes; none where a plane has none."""
+    found = {
+        int(plane): chosen for planes, piece in pieces for plane, chosen in zip(planes, piece.selections, strict=False)
+    }
+    complete = len(found) == sum(len(planes) for planes, _ in pieces)
+    return tuple(found[plane] for plane in sorted(found)) if complete else ()
+
+
+def _wrong_psf(chosen: tuple[StrengthSelection, ...]) -> list[str]:
+    worst = max(chosen, key=lambda one: one.psf_error, default=None)
+    if worst is None or not worst.psf_error:
+        return []
+    return [
+        f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at "
+        f"each frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
+    ]
+
+
+def _little_help(share: Tensor) -> list[str]:
+    least = float(share.min())
+    if least == 1:
+        return []
+    given = "the picture is given back" if least == 0 else f"only {100 * least:.0f} % of the change is applied"
+    return [
+        f"deblurring would not help here, going by the picture's spectrum: {given}; give a strength to have all of it"
+    ]
 
 
 def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:

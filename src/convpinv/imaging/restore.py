@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.imaging import priors, regularization
+from convpinv.imaging import no_harm, priors, regularization
+from convpinv.imaging.inpaint import filled
 from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.psf_check import is_point
 from convpinv.imaging.report import Job, Piece
@@ -28,8 +29,10 @@ HARDLY_BLURS = (
 NOTHING_VARIES = "the picture does not vary by more than the rounding of its values: it is given back as it is"
 # Strengths outside this range, for pictures of deviation 1, do what its ends do, and would overflow in float32.
 STRENGTHS = (1e-15, 1e15)
-# Priors that are denoisers: their strength is that of a variance.
-PLUG_AND_PLAY = ("nonlocal", "denoiser")
+# Pixels of less than this share of the largest weight are filled in where the strength is chosen.
+BELIEVED = 0.5
+# Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
+MOST_CLIPPED = 0.005
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -93,8 +96,12 @@ def restore(job: Job, material: Material) -> Piece:
         doubts += (NOTHING_VARIES,)
     floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
     deviation = (sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
-    strength, rule, said = _strength(job, models, unit, deviation, gain)
+    strength, rule, said, selections = _strength(job, models, material, unit, deviation, gain)
     restoration = _solve(job, models, material, unit, deviation, strength, gain)
+    verdict = _verdict(job, models, material, unit, restoration.planes, selections, share)
+    if verdict is not None:
+        weight = verdict.weight.reshape(pictures.shape[:2])[..., None, None].to(unit.pictures)
+        restoration = dataclasses.replace(restoration, planes=torch.lerp(unit.pictures, restoration.planes, weight))
 
     kept = unit.flat & keeps_constants
     solved = torch.where(kept[:, None, None, None], unit.pictures, restoration.planes)
@@ -113,6 +120,11 @@ def restore(job: Job, material: Material) -> Piece:
         misfit.to(scale) * scale,
         dataclasses.replace(restoration, planes=restoration.planes.flatten(0, 1)),
         doubts + said + restoration.warnings,
+        tuple(
+            chosen.in_units(float(factor) / gain, float(size))
+            for chosen, factor, size in zip(selections, units.repeat_interleave(channels), scale, strict=False)
+        ),
+        verdict,
     )
 
 
@@ -120,41 +132,104 @@ def _strength_units(job: Job, scale: Tensor) -> Tensor:
     """Return what a strength at unit scale is multiplied by: the cost of |D x|^p against squares, scale^(2 − p)."""
     if job.prior == "tv":
         return scale
-    if job.prior in PLUG_AND_PLAY:
+    if job.prior in regularization.DENOISERS:
         return scale.square()
     return torch.ones_like(scale)
 
 
 def _strength(
-    job: Job, models: list[BlurModel], unit: _Unit, deviation: Tensor, gain: float
-) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return λ of each picture at unit scale (n,), the rule that chose it, and what speaks against it."""
+    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, gain: float
+) -> tuple[Tensor, str, tuple[str, ...], tuple[regularization.StrengthSelection, ...]]:
+    """Return λ of each picture at unit scale (n,), the rule in words, what speaks against it, a receipt a plane."""
     count, channels = unit.pictures.shape[:2]
     if job.prior == "none":
-        return torch.zeros_like(unit.scale), "none: the pseudo-inverse", ()
+        return torch.zeros_like(unit.scale), "none: the pseudo-inverse", (), ()
     if job.strength is not None:
         given = torch.full_like(unit.scale, job.strength * gain) / _strength_units(job, unit.scale)
-        return given.clamp(*STRENGTHS), "given", ()
-    rules = {
-        "tikhonov": regularization.identity_strength,
-        "gradient": regularization.gradient_strength,
-        "tv": regularization.sparse_strength,
-        "nonlocal": regularization.denoiser_strength,
-        "denoiser": regularization.denoiser_strength,
-    }
+        return given.clamp(*STRENGTHS), "given", (), ()
     chosen = torch.empty_like(deviation)
+    receipts: dict[int, regularization.StrengthSelection] = {}
     rule, said = "", ()
     for index, model in enumerate(models):
         some = slice(index, None, len(models))
-        planes = unit.pictures[:, some].flatten(0, 1)
-        choice = rules[job.prior](model, planes, deviation[:, some].flatten())
+        choice = _choice(job, model, material, unit, deviation, some)
         chosen[:, some] = choice.strength.to(chosen).reshape(count, -1)
         rule, said = choice.rule, said + choice.warnings
-    return chosen.log().mean(1).exp() if channels > 1 else chosen[:, 0], rule, said
+        places = torch.arange(count * channels).reshape(count, channels)[:, some].flatten().tolist()
+        receipts.update(zip(places, choice.selections, strict=True))
+    strength = chosen.log().mean(1).exp() if channels > 1 else chosen[:, 0]
+    used = [
+        dataclasses.replace(receipts[place], strength=float(strength[place // channels])) for place in sorted(receipts)
+    ]
+    return strength, rule, said, tuple(used)
+
+
+def _choice(
+    job: Job, model: BlurModel, material: Material, unit: _Unit, deviation: Tensor, some: slice
+) -> regularization.StrengthChoice:
+    """Choose for the channels that share a PSF, each plane by itself."""
+    planes, noise = unit.pictures[:, some].flatten(0, 1), deviation[:, some].flatten()
+    spectral = "likelihood" if job.rule else None
+    complete = material.weight is None
+    looked_at = planes
+    if material.weight is not None:
+        # The spectrum of pixels that are hardly believed would be that of their noise.
+        weights = material.weight[:, some].flatten(0, 1)
+        looked_at = filled(planes, weights * (weights >= BELIEVED * weights.amax((-2, -1), keepdim=True)))
+    choice = regularization.automatic_strength(job.prior, model, looked_at, noise, spectral, complete=complete)
+    if job.rule in (None, "likelihood"):
+        return choice
+    weight, clipped = (
+        None if part is None else part[:, some].flatten(0, 1)[:, None] for part in (material.weight, material.clipped)
+    )
+    alone = dataclasses.replace(material, weight=weight, clipped=clipped)
+    seen = None if weight is None else weight[:, 0]
+    if clipped is not None:
+        unclipped = (clipped[:, 0] == 0).to(planes)
+        seen = unclipped if seen is None else seen * unclipped
+
+    def restored(data: Tensor, tried: Tensor) -> Tensor:
+        return _solve(
+            job, [model], alone, dataclasses.replace(unit, pictures=data[:, None]), noise[:, None], tried
+        ).planes[:, 0]
+
+    return regularization.measured_strength(job.rule, model, planes, noise, choice, restored, seen)
+
+
+def _verdict(
+    job: Job,
+    models: list[BlurModel],
+    material: Material,
+    unit: _Unit,
+    restored: Tensor,
+    selections: tuple[regularization.StrengthSelection, ...],
+    share: float,
+) -> no_harm.Verdict | None:
+    """Judge an automatic restoration, a plane at a time; what was not seen as it was cannot be judged."""
+    clipped = 0.0 if material.clipped is None else float((material.clipped != 0).float().mean())
+    if not selections or material.weight is not None or clipped > MOST_CLIPPED:
+        return None
+    count, channels = restored.shape[:2]
+    noise = torch.tensor([chosen.effective_noise / share for chosen in selections], dtype=torch.float64)
+    noise = noise.to(restored.device).reshape(count, channels)
+    gain, weight = torch.empty_like(noise), torch.empty_like(noise)
+    for index, model in enumerate(models):
+        some = slice(index, None, len(models))
+        verdict = no_harm.judged(
+            model,
+            unit.pictures[:, some].flatten(0, 1),
+            restored[:, some].flatten(0, 1),
+            noise[:, some].flatten(),
+            estimated=job.estimated,
+            sparse=job.prior not in ("gradient", "tikhonov"),
+        )
+        gain[:, some] = verdict.gain.reshape(count, -1)
+        weight[:, some] = verdict.weight.reshape(count, -1)
+    return no_harm.Verdict(gain.flatten(), weight.flatten())
 
 
 def _solve(
-    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, strength: Tensor, gain: float
+    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, strength: Tensor, gain: float = 1.0
 ) -> priors.Restoration:
     """Run the prior: pictures (n, C, H, W) at unit scale in and out."""
     model, planes = models[0], unit.pictures[:, 0]
@@ -172,12 +247,12 @@ def _solve(
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
     constraint = priors.Constraint.of(model)
-    if job.prior not in PLUG_AND_PLAY:
+    if job.prior not in regularization.DENOISERS:
         problem = priors.Problem(model, observation, priors.TotalVariation(), strength, constraint)
         return priors.minimise(problem, job.progress)
     # Where a denoiser starts from: total variation, whose scene goes on beyond the border.
     total_variation = dataclasses.replace(job, prior="tv", strength=None)
-    weight, _, _ = _strength(total_variation, models, unit, deviation, gain)
+    weight = _strength(total_variation, models, material, unit, deviation, gain)[0]
     start = priors.minimise(
         priors.Problem(model, observation, priors.TotalVariation(), weight, constraint), keep_scene=True
     )

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from convpinv.imaging import nonlocal_bayes
+from convpinv.imaging.model import BlurModel, taps_before
 from convpinv.imaging.priors.data_step import DataStep
 from convpinv.imaging.priors.observation import Observation
 from convpinv.imaging.priors.restoration import Progress, Restoration
-from convpinv.imaging.model import BlurModel, taps_before
 
 # λ against the variance of the noise. DPIR has 0.23, with networks; both denoisers tried here (non-local Bayes, BM3D)
 # were 0.1 to 1 dB better with 0.5 than with 0.25, and better than with 1.

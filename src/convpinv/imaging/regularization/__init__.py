@@ -1,0 +1,30 @@
+"""The strength of a prior: chosen by a rule, with a receipt."""
+
+from convpinv.imaging.regularization.measured import compared, measured_strength
+from convpinv.imaging.regularization.rules import (
+    DENOISERS,
+    NOISE_CEILING,
+    NOISE_FLOOR,
+    NOISE_FLOOR_OF_IDENTITY,
+    RULES,
+    automatic_strength,
+)
+from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
+from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, PictureSpectrum, SpectrumFit, fit_spectrum
+
+__all__ = [
+    "DENOISERS",
+    "LARGEST_VARIANCE",
+    "NOISE_CEILING",
+    "NOISE_FLOOR",
+    "NOISE_FLOOR_OF_IDENTITY",
+    "RULES",
+    "PictureSpectrum",
+    "SpectrumFit",
+    "StrengthChoice",
+    "StrengthSelection",
+    "automatic_strength",
+    "compared",
+    "fit_spectrum",
+    "measured_strength",
+]
