@@ -140,7 +140,7 @@ def deblur(
     if weight is not None:
         stack = filled(stack, weight)
     sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress)
+    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, levels.found)
     restored = torch.empty_like(stack)
     pieces = []
     for planes in _groups(len(stack), len(kernels), stack[0].numel()):
@@ -155,7 +155,7 @@ def deblur(
         restored[planes] = piece.planes
         pieces.append((planes, piece))
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
-    said = report(job, pictures, kernels, pieces, observing.account(pictures, weight, clipped))
+    said = report(job, pictures, kernels, pieces, observing.account(pictures, weight))
     if full_output:
         return DeblurResult(result, said)
     if said.status.startswith("stopped"):

@@ -18,6 +18,8 @@ from convpinv.imaging.psf_check import centring
 SUSPICIOUS_MISFIT = 1.5
 # Noise below this share of the picture's deviation is no measure of a misfit.
 LEAST_NOISE = 2e-3
+# Above this share of clipped pixels the report says what that means.
+CLIPPED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class DeblurReport:
 
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
     within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
-    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped and count as bounds.
+    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped, hide light and
+    count as bounds.
     """
 
     prior: str
@@ -68,6 +71,7 @@ class Job:
     estimated: bool
     rounding: float
     progress: priors.Progress | None
+    finds_clipping: bool = True
 
     @property
     def automatic(self) -> bool:
@@ -88,6 +92,7 @@ class Piece:
     residual: Tensor
     restoration: priors.Restoration
     warnings: tuple[str, ...]
+    saturated: int = 0
 
 
 def report(
@@ -117,7 +122,13 @@ def report(
     share = min(piece.noise_share for _, piece in pieces)
     if share < 1:
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
+    saturated = sum(piece.saturated for _, piece in pieces)
     doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
+    if saturated > CLIPPED_SHARE * pictures.stack.numel():
+        doubts.append(
+            f"{saturated} values ({100 * saturated / pictures.stack.numel():.2g} %) are clipped at an end of the "
+            "picture's range and hide light: each counts as a bound of what was there, not as its measure"
+        )
     return DeblurReport(
         prior=job.prior,
         boundary=job.boundary,
@@ -131,7 +142,7 @@ def report(
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
         masked=account.masked,
-        saturated=account.saturated,
+        saturated=saturated,
     )
 
 

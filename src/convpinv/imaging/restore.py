@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.imaging import priors, regularization
+from convpinv.imaging import priors, regularization, saturation
 from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.psf_check import is_point
 from convpinv.imaging.report import Job, Piece
@@ -28,6 +28,9 @@ HARDLY_BLURS = (
 NOTHING_VARIES = "the picture does not vary by more than the rounding of its values: it is given back as it is"
 # Strengths outside this range, for pictures of deviation 1, do what its ends do, and would overflow in float32.
 STRENGTHS = (1e-15, 1e15)
+# What clipped light hides may exceed the picture's deviation many times: smaller penalties let it rise there sooner.
+# Lamps of 3 to 10 times the clipping level: 0.7 to 1.6 dB above what the usual penalty reaches in twice the iterations.
+CLIPPED_PENALTY = 0.05
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -91,6 +94,8 @@ def restore(job: Job, material: Material) -> Piece:
         doubts += (NOTHING_VARIES,)
     floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
     deviation = (sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
+    if material.clipped is not None and job.finds_clipping:
+        material = dataclasses.replace(material, clipped=_hiding(models, unit, deviation, material))
     strength, rule, said = _strength(job, models, unit, deviation, gain)
     restoration = _solve(job, models, material, unit, deviation, strength)
 
@@ -111,7 +116,21 @@ def restore(job: Job, material: Material) -> Piece:
         misfit.to(scale) * scale,
         dataclasses.replace(restoration, planes=restoration.planes.flatten(0, 1)),
         doubts + said + restoration.warnings,
+        0 if material.clipped is None else int((material.clipped != 0).sum()),
     )
+
+
+def _hiding(models: list[BlurModel], unit: _Unit, deviation: Tensor, material: Material) -> Tensor | None:
+    """Return which clipped pixels hide light, channel by channel; None where none does."""
+    if material.clipped is None:
+        return None
+    result = torch.empty_like(material.clipped)
+    for channel in range(result.shape[1]):
+        some = slice(channel, channel + 1)
+        weight = None if material.weight is None else material.weight[:, some]
+        model, noise = models[channel % len(models)], deviation[:, channel]
+        result[:, some] = saturation.hiding(model, unit.pictures[:, some], noise, weight, material.clipped[:, some])
+    return result if bool(result.any()) else None
 
 
 def _strength_units(job: Job, scale: Tensor) -> Tensor:
@@ -159,15 +178,17 @@ def _solve(
         if material.is_complete:
             return _of_pictures(priors.tikhonov(model, planes, strength))
         return priors.weighted_tikhonov(model, observation, strength)
-    if job.prior == "gradient":
+    if job.prior == "gradient" and material.clipped is None:
         if model.boundary_is_known and material.is_complete:
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
-    sparsity = priors.TotalVariation()
+    # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
+    sparsity = priors.SquaredDifferences() if job.prior == "gradient" else priors.TotalVariation()
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
     constraint = priors.Constraint.of(model)
-    return priors.minimise(priors.Problem(model, observation, sparsity, strength, constraint), job.progress)
+    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
+    return priors.minimise(priors.Problem(model, observation, sparsity, strength, constraint, schedule), job.progress)
 
 
 def _of_pictures(restoration: priors.Restoration) -> priors.Restoration:
