@@ -177,7 +177,9 @@ def summary(rows: list[dict[str, object]]) -> list[tuple[str, float, float, floa
     lines = []
     for method in dict.fromkeys(str(row["method"]) for row in rows):
         mine = [row for row in rows if row["method"] == method]
-        column = {key: [float(row[key]) for row in mine] for key in mine[0] if key not in ("method", "picture", "kernel")}
+        column = {
+            key: [float(row[key]) for row in mine] for key in mine[0] if key not in ("method", "picture", "kernel")
+        }
         lines.append(
             (
                 method,

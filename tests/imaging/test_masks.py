@@ -1,4 +1,4 @@
-"""Pixels that were not seen: they say nothing, whatever they hold, and are filled in as the rest of the picture asks."""
+"""Pixels that were not seen say nothing, whatever they hold, and are filled in as the rest of the picture asks."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_a_mask_of_ones_is_no_mask(prior, value):
     expected = deblur(blurred, MOTION, prior=prior, boundary="circular")
     mask = np.full(blurred.shape, value)
     if prior == "none":
-        with pytest.raises(ArgumentError, match="^deblur: mask is given; prior 'none' needs every pixel"):
+        with pytest.raises(ArgumentError, match=r"^deblur: mask is given; prior 'none' needs every pixel"):
             deblur(blurred, MOTION, prior=prior, boundary="circular", mask=mask)
     else:
         assert np.array_equal(deblur(blurred, MOTION, prior=prior, boundary="circular", mask=mask), expected)
@@ -186,9 +186,9 @@ def test_refuses_what_leaves_nothing():
     picture[0, 0] = 1
     mask = np.ones((9, 9), bool)
     mask[0, 0] = False
-    with pytest.raises(ArgumentError, match="^deblur: mask is such that only NaN"):
+    with pytest.raises(ArgumentError, match=r"^deblur: mask is such that only NaN"):
         deblur(picture, "gaussian:sigma=0.5", mask=mask)
-    with pytest.raises(ArgumentError, match="^deblur: image is not finite; every value"):
+    with pytest.raises(ArgumentError, match=r"^deblur: image is not finite; every value"):
         deblur(np.full((9, 9), np.nan), "gaussian:sigma=0.5")
-    with pytest.raises(ArgumentError, match="^deblur: image is not finite; prior 'none'"):
+    with pytest.raises(ArgumentError, match=r"^deblur: image is not finite; prior 'none'"):
         deblur(picture, "gaussian:sigma=0.5", prior="none")

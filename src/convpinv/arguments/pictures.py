@@ -40,7 +40,6 @@ class Pictures:
         array = planes.cpu().numpy()
         return np.ascontiguousarray(np.moveaxis(array, 0, -1)) if len(self.shape) == 3 else array[0]
 
-
     def one(self, planes: Tensor) -> Any:
         """Give the planes (C, h, w) of one picture the caller's kind, layout and dtype; of a batch, a batch of one."""
         planes = planes.to(self.dtype)

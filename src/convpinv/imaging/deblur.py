@@ -172,7 +172,8 @@ def deblur(
     if weight is not None:
         stack = filled(stack, weight)
     sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, rule, denoiser)
+    rounding = torch.finfo(pictures.dtype).eps
+    job = Job(prior, boundary, number, estimated, rounding, progress, rule, levels.found, denoiser)
     restored = torch.empty_like(stack)
     pieces = []
     channels = pictures.channels if coupled else 1
@@ -192,7 +193,7 @@ def deblur(
         restored[planes] = piece.planes
         pieces.append((planes, piece))
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
-    said = report(job, pictures, psf_findings, pieces, observing.account(pictures, weight, clipped))
+    said = report(job, pictures, psf_findings, pieces, observing.account(pictures, weight))
     if full_output:
         return DeblurResult(result, said)
     if said.status.startswith("stopped"):

@@ -12,16 +12,13 @@ from convpinv.imaging.clipping import clipped_pixels
 
 # A mask that leaves less than this may be one of bad pixels, the other way round.
 LEAST_SEEN = 0.25
-# Above this share of clipped pixels the report says what that means.
-CLIPPED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
 class Account:
-    """How many values were not seen and how many were clipped, and what is to be said of that."""
+    """How many values were not seen, and what is to be said of that."""
 
     masked: int
-    saturated: int
     remarks: tuple[str, ...]
 
 
@@ -76,7 +73,7 @@ def clipped(pictures: arguments.Pictures, weight: Tensor | None, levels: Levels)
     return signs.to(stack) if bool(signs.any()) else None
 
 
-def account(pictures: arguments.Pictures, weight: Tensor | None, clipped: Tensor | None) -> Account:
+def account(pictures: arguments.Pictures, weight: Tensor | None) -> Account:
     """Count, and say what has to be said."""
     remarks = []
     total = pictures.stack.numel()
@@ -92,13 +89,7 @@ def account(pictures: arguments.Pictures, weight: Tensor | None, clipped: Tensor
             f"the mask leaves {_share(total - masked, total)} of the picture: 1 or True means that a pixel was seen; "
             "if it marks bad pixels, turn it round"
         )
-    saturated = 0 if clipped is None else int((clipped != 0).sum())
-    if saturated > CLIPPED_SHARE * total:
-        remarks.append(
-            f"{saturated} values ({_share(saturated, total)}) are clipped at an end of the picture's range: each "
-            "counts as a bound of the light that was there, not as its measure"
-        )
-    return Account(masked, saturated, tuple(remarks))
+    return Account(masked, tuple(remarks))
 
 
 def _share(count: int, total: int) -> str:

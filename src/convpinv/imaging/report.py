@@ -20,6 +20,8 @@ from convpinv.imaging.regularization import StrengthSelection
 SUSPICIOUS_MISFIT = 1.5
 # Noise below this share of the picture's deviation is no measure of a misfit.
 LEAST_NOISE = 2e-3
+# Above this share of clipped pixels the report says what that means.
+CLIPPED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class DeblurReport:
     ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing was chosen;
     ``predicted_gain`` what the picture's spectrum lets expect, in dB; ``restored_share`` how much of the restoration is
     in the result, the rest being the picture that was given.
-    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped and count as bounds.
+    ``masked`` counts the values that were not seen, ``saturated`` those that were clipped, hide light and
+    count as bounds.
     """
 
     prior: str
@@ -81,6 +84,7 @@ class Job:
     rounding: float
     progress: priors.Progress | None
     rule: str | None
+    finds_clipping: bool = True
     denoiser: Callable[[Tensor, float], Tensor] | None = None
 
     @property
@@ -104,6 +108,7 @@ class Piece:
     warnings: tuple[str, ...]
     selections: tuple[StrengthSelection, ...] = ()
     verdict: Verdict | None = None
+    saturated: int = 0
 
     @property
     def predicted_gain(self) -> Tensor:
@@ -145,7 +150,13 @@ def report(
     chosen = _in_order(pieces)
     doubts += _wrong_psf(chosen)
     doubts += _little_help(gathered("restored_share"))
+    saturated = sum(piece.saturated for _, piece in pieces)
     doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
+    if saturated > CLIPPED_SHARE * pictures.stack.numel():
+        doubts.append(
+            f"{saturated} values ({100 * saturated / pictures.stack.numel():.2g} %) are clipped at an end of the "
+            "picture's range and hide light: each counts as a bound of what was there, not as its measure"
+        )
     return DeblurReport(
         prior=job.prior,
         boundary=job.boundary,
@@ -162,7 +173,7 @@ def report(
         restored_share=_one_or_many(gathered("restored_share")),
         selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
         masked=account.masked,
-        saturated=account.saturated,
+        saturated=saturated,
     )
 
 

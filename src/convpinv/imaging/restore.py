@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.imaging import no_harm, priors, regularization
+from convpinv.imaging import no_harm, priors, regularization, saturation
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.psf_check import is_point
@@ -33,6 +33,9 @@ STRENGTHS = (1e-15, 1e15)
 BELIEVED = 0.5
 # Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
 MOST_CLIPPED = 0.005
+# What clipped light hides may exceed the picture's deviation many times: smaller penalties let it rise there sooner.
+# Lamps of 3 to 10 times the clipping level: 0.7 to 1.6 dB above what the usual penalty reaches in twice the iterations.
+CLIPPED_PENALTY = 0.05
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -96,6 +99,8 @@ def restore(job: Job, material: Material) -> Piece:
         doubts += (NOTHING_VARIES,)
     floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
     deviation = (sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
+    if material.clipped is not None and job.finds_clipping:
+        material = dataclasses.replace(material, clipped=_hiding(models, unit, deviation, material))
     strength, rule, said, selections = _strength(job, models, material, unit, deviation, gain)
     restoration = _solve(job, models, material, unit, deviation, strength, gain)
     verdict = _verdict(job, models, material, unit, restoration.planes, selections, share)
@@ -125,7 +130,21 @@ def restore(job: Job, material: Material) -> Piece:
             for chosen, factor, size in zip(selections, units.repeat_interleave(channels), scale, strict=False)
         ),
         verdict,
+        0 if material.clipped is None else int((material.clipped != 0).sum()),
     )
+
+
+def _hiding(models: list[BlurModel], unit: _Unit, deviation: Tensor, material: Material) -> Tensor | None:
+    """Return which clipped pixels hide light, channel by channel; None where none does."""
+    if material.clipped is None:
+        return None
+    result = torch.empty_like(material.clipped)
+    for channel in range(result.shape[1]):
+        some = slice(channel, channel + 1)
+        weight = None if material.weight is None else material.weight[:, some]
+        model, noise = models[channel % len(models)], deviation[:, channel]
+        result[:, some] = saturation.hiding(model, unit.pictures[:, some], noise, weight, material.clipped[:, some])
+    return result if bool(result.any()) else None
 
 
 def _strength_units(job: Job, scale: Tensor) -> Tensor:
@@ -229,7 +248,13 @@ def _verdict(
 
 
 def _solve(
-    job: Job, models: list[BlurModel], material: Material, unit: _Unit, deviation: Tensor, strength: Tensor, gain: float = 1.0
+    job: Job,
+    models: list[BlurModel],
+    material: Material,
+    unit: _Unit,
+    deviation: Tensor,
+    strength: Tensor,
+    gain: float = 1.0,
 ) -> priors.Restoration:
     """Run the prior: pictures (n, C, H, W) at unit scale in and out."""
     model, planes = models[0], unit.pictures[:, 0]
@@ -240,22 +265,24 @@ def _solve(
         if material.is_complete:
             return _of_pictures(priors.tikhonov(model, planes, strength))
         return priors.weighted_tikhonov(model, observation, strength)
-    if job.prior == "gradient":
+    if job.prior == "gradient" and material.clipped is None:
         if model.boundary_is_known and material.is_complete:
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
     constraint = priors.Constraint.of(model)
+    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
     if job.prior not in regularization.DENOISERS:
-        problem = priors.Problem(model, observation, priors.TotalVariation(), strength, constraint)
+        # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
+        sparsity = priors.SquaredDifferences() if job.prior == "gradient" else priors.TotalVariation()
+        problem = priors.Problem(model, observation, sparsity, strength, constraint, schedule)
         return priors.minimise(problem, job.progress)
     # Where a denoiser starts from: total variation, whose scene goes on beyond the border.
     total_variation = dataclasses.replace(job, prior="tv", strength=None)
     weight = _strength(total_variation, models, material, unit, deviation, gain)[0]
-    start = priors.minimise(
-        priors.Problem(model, observation, priors.TotalVariation(), weight, constraint), keep_scene=True
-    )
+    problem = priors.Problem(model, observation, priors.TotalVariation(), weight, constraint, schedule)
+    start = priors.minimise(problem, keep_scene=True)
     first = start.planes if model.boundary_is_known or start.scene is None else start.scene
     denoisers = [_denoiser(job, unit, index) for index in range(len(first))]
     return priors.plug_and_play(model, observation, strength, denoisers, first, job.progress)

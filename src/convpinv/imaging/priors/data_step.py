@@ -66,6 +66,10 @@ class DataStep:
         rows, columns = self.model.grid
         return f"solver   conjugate gradients on {rows} x {columns} pixels, preconditioned by the periodic division"
 
+    def blurred(self, scene: Tensor) -> Tensor:
+        """Return what the camera sees of scenes: pictures (n, C, H, W)."""
+        return self._system.seen(self._system.of_scene(scene))
+
     def picture(self, scene: Tensor) -> Tensor:
         """Cut the pictures out of scenes."""
         return self.model.window(scene)
@@ -134,6 +138,10 @@ class _System(abc.ABC):
         """Return the scene of a vector."""
 
     @abc.abstractmethod
+    def seen(self, vector: Tensor) -> Tensor:
+        """Return K x in the picture."""
+
+    @abc.abstractmethod
     def first(self, target: Tensor, penalty: Tensor) -> Tensor:
         """Return a first vector, from the data as if they continued over the grid."""
 
@@ -177,19 +185,22 @@ class _OnGrid(_System):
     def to_scene(self, vector: Tensor) -> Tensor:
         return self.grid.back(vector)
 
+    def seen(self, vector: Tensor) -> Tensor:
+        return self.model.window(self.grid.blurred(vector))
+
     def first(self, target: Tensor, penalty: Tensor) -> Tensor:
         data = self.grid.adjoint(self.model.extended(self.observation.data))
         return self.precondition(data.add_(penalty * self.penalised * target), penalty)
 
     def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
-        seen = self.model.window(self.grid.blurred(vector))
+        seen = self.seen(vector)
         weight = self.observation.weight_at(seen)
         missing = self.observation.data - seen
         data = self._back_projected(missing, weight)
         return data.add_(penalty * self.penalised * (target - vector)), weight
 
     def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
-        seen = self.model.window(self.grid.blurred(vector))
+        seen = self.seen(vector)
         return self._back_projected(seen, weight).add_(penalty * self.penalised * vector)
 
     def _back_projected(self, seen: Tensor, weight: Tensor | None) -> Tensor:
@@ -221,11 +232,14 @@ class _OnPicture(_System):
     def to_scene(self, vector: Tensor) -> Tensor:
         return vector
 
+    def seen(self, vector: Tensor) -> Tensor:
+        return self.camera(vector)
+
     def first(self, target: Tensor, penalty: Tensor) -> Tensor:
         return self.precondition(self.camera.H(self.observation.data) + self._pulled(target, penalty), penalty)
 
     def gap(self, vector: Tensor, target: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor | None]:
-        seen = self.camera(vector)
+        seen = self.seen(vector)
         weight = self.observation.weight_at(seen)
         missing = self.observation.data - seen
         return self.camera.H(missing if weight is None else weight * missing) + self._pulled(
@@ -233,7 +247,7 @@ class _OnPicture(_System):
         ), weight
 
     def apply(self, vector: Tensor, weight: Tensor | None, penalty: Tensor) -> Tensor:
-        seen = self.camera(vector)
+        seen = self.seen(vector)
         return self.camera.H(seen if weight is None else weight * seen) + self._pulled(vector, penalty)
 
     def _pulled(self, vector: Tensor, penalty: Tensor) -> Tensor:

@@ -25,7 +25,13 @@ from convpinv.imaging.regularization.spectrum import (
 RULES = ("likelihood", "discrepancy", "gcv", "sure")
 # The rule where none is asked for: nearest to the best strength in hindsight, measured for each prior. For "gradient"
 # cross-validation loses 0.005 dB on average and 0.2 dB at worst, the likelihood 0.45 and 1.9 dB.
-DEFAULT_RULES = {"tikhonov": "likelihood", "gradient": "gcv", "tv": "likelihood", "nonlocal": "noise", "denoiser": "noise"}
+DEFAULT_RULES = {
+    "tikhonov": "likelihood",
+    "gradient": "gcv",
+    "tv": "likelihood",
+    "nonlocal": "noise",
+    "denoiser": "noise",
+}
 # Noise below this share of the picture's deviation is taken for this: no camera is better, rounding to 8 bits alone
 # leaves as much, and without any noise the fit has nothing to stand on.
 NOISE_FLOOR = 1e-3
