@@ -4,10 +4,10 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import strategies
-from tests.imaging.scenes import photograph
 
 from convpinv.imaging import nonlocal_bayes
 from convpinv.imaging.nonlocal_bayes import GROUP, PATCH, RADIUS, STRIDE, filtered, grouped
+from scenes import photograph
 
 
 def scene_of(channels, height, width, dtype=torch.float64, seed=0):

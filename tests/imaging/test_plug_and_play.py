@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from skimage import data, restoration
-from tests.imaging.scenes import photograph
 
 from convpinv import imaging
 from convpinv.arguments import ArgumentError
@@ -24,6 +23,7 @@ from convpinv.imaging.priors import (
     plug_and_play,
 )
 from convpinv.imaging.priors.plug_and_play import FIRST_LEVEL, LAST_LEVEL, STEPS, STRENGTH_OF_NOISE, _cut, _put
+from scenes import photograph
 
 BOUNDARIES = (UNKNOWN, "circular", "zeros", "reflect", "replicate")
 KERNEL = psf.motion(9, 30)
@@ -131,104 +131,111 @@ def test_what_is_cut_from_the_grid_goes_back_to_its_place(taps, boundary):
         assert whole.shape[-2:] == tuple(n + k - 1 for n, k in zip(model.picture, taps, strict=True))
 
 
-class TestDeblur:
-    """The same through the front door."""
+SHAKE = "motion:length=9,angle=30"
 
-    psf = "motion:length=9,angle=30"
 
-    @pytest.fixture(scope="class")
-    def colour(self):
-        scene = data.astronaut()[60:124, 100:172] / 255.0
-        blurred = imaging.blur(scene, self.psf, noise=0.02, seed=1)
-        rows, columns = ((n - m) // 2 for n, m in zip(scene.shape[:2], blurred.shape[:2], strict=True))
-        truth = scene[rows : rows + blurred.shape[0], columns : columns + blurred.shape[1]]
-        return blurred, truth
+@pytest.fixture(scope="module")
+def colour():
+    """A blurred photograph in colour and its truth."""
+    scene = data.astronaut()[60:124, 100:172] / 255.0
+    blurred = imaging.blur(scene, SHAKE, noise=0.02, seed=1)
+    rows, columns = ((n - m) // 2 for n, m in zip(scene.shape[:2], blurred.shape[:2], strict=True))
+    truth = scene[rows : rows + blurred.shape[0], columns : columns + blurred.shape[1]]
+    return blurred, truth
 
-    def test_colour_gains_and_is_the_same_in_any_layout(self, colour):
-        blurred, truth = colour
-        result = imaging.deblur(blurred, self.psf, prior="nonlocal", full_output=True)
-        smooth = imaging.deblur(blurred, self.psf)
-        assert np.mean((result.image - truth) ** 2) < 0.8 * np.mean((smooth - truth) ** 2)
-        assert result.report.prior == "nonlocal"
-        assert len(result.report.strength) == 3
-        tensor = torch.from_numpy(blurred).permute(2, 0, 1)
-        again = imaging.deblur(tensor[None], self.psf, prior="nonlocal")
-        assert again.shape == tensor[None].shape
-        np.testing.assert_allclose(again[0].permute(1, 2, 0).numpy(), result.image, atol=1e-5)
 
-    @pytest.mark.parametrize("scale", [1e-3, 255.0])
-    def test_units_do_not_matter(self, colour, scale):
-        grey = colour[0].mean(-1)
-        reference = imaging.deblur(grey, self.psf, prior="nonlocal")
-        scaled = imaging.deblur(scale * grey + 3 * scale, self.psf, prior="nonlocal")
-        np.testing.assert_allclose((scaled - 3 * scale) / scale, reference, atol=1e-4)
+def test_colour_gains_and_is_the_same_in_any_layout(colour):
+    blurred, truth = colour
+    result = imaging.deblur(blurred, SHAKE, prior="nonlocal", full_output=True)
+    smooth = imaging.deblur(blurred, SHAKE)
+    assert np.mean((result.image - truth) ** 2) < 0.8 * np.mean((smooth - truth) ** 2)
+    assert result.report.prior == "nonlocal"
+    assert len(result.report.strength) == 3
+    tensor = torch.from_numpy(blurred).permute(2, 0, 1)
+    again = imaging.deblur(tensor[None], SHAKE, prior="nonlocal")
+    assert again.shape == tensor[None].shape
+    np.testing.assert_allclose(again[0].permute(1, 2, 0).numpy(), result.image, atol=1e-5)
 
-    @pytest.mark.parametrize("layout", ["grey array", "colour array", "grey tensor", "colour tensor", "batch"])
-    def test_a_denoiser_sees_the_kind_that_was_given(self, colour, layout):
-        blurred, _ = colour
-        tensor = torch.from_numpy(blurred).permute(2, 0, 1)
-        picture, axes = {
-            "grey array": (blurred[..., 0], 2),
-            "colour array": (blurred, 3),
-            "grey tensor": (tensor[0], 2),
-            "colour tensor": (tensor, 3),
-            "batch": (tensor[None], 4),
-        }[layout]
-        seen = []
 
-        def denoiser(image, sigma):
-            seen.append((type(image), image.ndim, image.dtype, float(image.mean()), sigma))
-            return image
+@pytest.mark.parametrize("scale", [1e-3, 255.0])
+def test_units_do_not_matter(colour, scale):
+    grey = colour[0].mean(-1)
+    reference = imaging.deblur(grey, SHAKE, prior="nonlocal")
+    scaled = imaging.deblur(scale * grey + 3 * scale, SHAKE, prior="nonlocal")
+    np.testing.assert_allclose((scaled - 3 * scale) / scale, reference, atol=1e-4)
 
-        result = imaging.deblur(picture, self.psf, prior=denoiser)
-        assert result.shape == picture.shape
-        kind, dimensions, dtype, mean, _ = seen[0]
-        assert (kind, dimensions, dtype) == (type(picture), axes, picture.dtype)
-        assert abs(mean - float(picture.mean())) < 0.1
-        levels = [each[-1] for each in seen]
-        assert levels == sorted(levels, reverse=True)
-        assert 0.01 < levels[-1] < 0.05  # 1.25 times the noise of 0.02
 
-    def test_scikit_image_denoises(self, colour):
-        grey = colour[0].mean(-1)
-        truth = colour[1].mean(-1)
+@pytest.mark.parametrize("layout", ["grey array", "colour array", "grey tensor", "colour tensor", "batch"])
+def test_a_denoiser_sees_the_kind_that_was_given(colour, layout):
+    blurred, _ = colour
+    tensor = torch.from_numpy(blurred).permute(2, 0, 1)
+    picture, axes = {
+        "grey array": (blurred[..., 0], 2),
+        "colour array": (blurred, 3),
+        "grey tensor": (tensor[0], 2),
+        "colour tensor": (tensor, 3),
+        "batch": (tensor[None], 4),
+    }[layout]
+    seen = []
 
-        def denoiser(image, sigma):
-            return restoration.denoise_tv_chambolle(image, weight=sigma)
+    def denoiser(image, sigma):
+        seen.append((type(image), image.ndim, image.dtype, float(image.mean()), sigma))
+        return image
 
-        result = imaging.deblur(grey, self.psf, prior=denoiser)
-        assert np.mean((result - truth) ** 2) < 0.6 * np.mean((grey - truth) ** 2)
+    result = imaging.deblur(picture, SHAKE, prior=denoiser)
+    assert result.shape == picture.shape
+    kind, dimensions, dtype, mean, _ = seen[0]
+    assert (kind, dimensions, dtype) == (type(picture), axes, picture.dtype)
+    assert abs(mean - float(picture.mean())) < 0.1
+    levels = [each[-1] for each in seen]
+    assert levels == sorted(levels, reverse=True)
+    assert 0.01 < levels[-1] < 0.05  # 1.25 times the noise of 0.02
 
-    def test_bm3d_denoises(self, colour):
-        bm3d = pytest.importorskip("bm3d")
-        grey, truth = colour[0].mean(-1)[:40, :40], colour[1].mean(-1)[:40, :40]
-        result = imaging.deblur(grey, self.psf, prior=lambda image, sigma: bm3d.bm3d(image, sigma))
-        assert np.mean((result - truth) ** 2) < 0.6 * np.mean((grey - truth) ** 2)
 
-    @pytest.mark.parametrize(
-        ("denoiser", "words"),
-        [
-            (lambda image, sigma: image[:-1], "a denoiser that returned .*it must return"),
-            (lambda image, sigma: None, "a denoiser that returned"),
-            (lambda image, sigma: image * np.nan, "a denoiser that returned NaN or infinity"),
-        ],
-        ids=["shape", "nothing", "nan"],
-    )
-    def test_a_denoiser_that_fails_is_named(self, colour, denoiser, words):
-        with pytest.raises(ArgumentError, match=f"^deblur: prior is {words}"):
-            imaging.deblur(colour[0], self.psf, prior=denoiser)
+def test_scikit_image_denoises(colour):
+    grey = colour[0].mean(-1)
+    truth = colour[1].mean(-1)
 
-    def test_refuses_what_has_no_meaning(self, colour):
-        with pytest.raises(ArgumentError, match=r"^deblur: strength is 'sure'; prior 'nonlocal' takes its strength"):
-            imaging.deblur(colour[0], self.psf, prior="nonlocal", strength="sure")
-        kernels = imaging.psf.parse(self.psf).expand(3, -1, -1)
-        with pytest.raises(ArgumentError, match=r"^deblur: boundary is 'reflect'; with one PSF a channel"):
-            imaging.deblur(colour[0], kernels, prior="nonlocal", boundary="reflect")
+    def denoiser(image, sigma):
+        return restoration.denoise_tv_chambolle(image, weight=sigma)
 
-    def test_one_psf_a_channel(self, colour):
-        blurred, truth = colour
-        kernels = torch.stack([imaging.psf.parse(self.psf)] * 3)
-        one = imaging.deblur(blurred, self.psf, prior="nonlocal")
-        three = imaging.deblur(blurred, kernels, prior="nonlocal")
-        np.testing.assert_allclose(three, one, atol=2e-3)
-        assert np.mean((three - truth) ** 2) < 0.7 * np.mean((blurred - truth) ** 2)
+    result = imaging.deblur(grey, SHAKE, prior=denoiser)
+    assert np.mean((result - truth) ** 2) < 0.6 * np.mean((grey - truth) ** 2)
+
+
+def test_bm3d_denoises(colour):
+    bm3d = pytest.importorskip("bm3d")
+    grey, truth = colour[0].mean(-1)[:40, :40], colour[1].mean(-1)[:40, :40]
+    result = imaging.deblur(grey, SHAKE, prior=lambda image, sigma: bm3d.bm3d(image, sigma))
+    assert np.mean((result - truth) ** 2) < 0.6 * np.mean((grey - truth) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "words"),
+    [
+        (lambda image, sigma: image[:-1], "a denoiser that returned .*it must return"),
+        (lambda image, sigma: None, "a denoiser that returned"),
+        (lambda image, sigma: image * np.nan, "a denoiser that returned NaN or infinity"),
+    ],
+    ids=["shape", "nothing", "nan"],
+)
+def test_a_denoiser_that_fails_is_named(colour, denoiser, words):
+    with pytest.raises(ArgumentError, match=f"^deblur: prior is {words}"):
+        imaging.deblur(colour[0], SHAKE, prior=denoiser)
+
+
+def test_refuses_what_has_no_meaning(colour):
+    with pytest.raises(ArgumentError, match=r"^deblur: strength is 'sure'; prior 'nonlocal' takes its strength"):
+        imaging.deblur(colour[0], SHAKE, prior="nonlocal", strength="sure")
+    kernels = imaging.psf.parse(SHAKE).expand(3, -1, -1)
+    with pytest.raises(ArgumentError, match=r"^deblur: boundary is 'reflect'; with one PSF a channel"):
+        imaging.deblur(colour[0], kernels, prior="nonlocal", boundary="reflect")
+
+
+def test_one_psf_a_channel(colour):
+    blurred, truth = colour
+    kernels = torch.stack([imaging.psf.parse(SHAKE)] * 3)
+    one = imaging.deblur(blurred, SHAKE, prior="nonlocal")
+    three = imaging.deblur(blurred, kernels, prior="nonlocal")
+    np.testing.assert_allclose(three, one, atol=2e-3)
+    assert np.mean((three - truth) ** 2) < 0.7 * np.mean((blurred - truth) ** 2)
