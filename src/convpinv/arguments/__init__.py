@@ -31,7 +31,15 @@ from convpinv.arguments.numbers import (
     seed,
     single_integer,
 )
-from convpinv.arguments.pictures import Pictures, noise_levels, pictures, psf, psf_fits, result_fits
+from convpinv.arguments.pictures import (
+    Pictures,
+    noise_levels,
+    pictures,
+    pictures_with_gaps,
+    psf,
+    psf_fits,
+    result_fits,
+)
 from convpinv.arguments.tensors import (
     ONE_PREPARATION,
     SUPPORTED_DTYPES,
@@ -84,6 +92,7 @@ __all__ = [
     "optional_non_negative",
     "padding",
     "pictures",
+    "pictures_with_gaps",
     "positive",
     "positive_integer",
     "psf",

@@ -62,6 +62,45 @@ def pictures(call: str, argument: str, value: object, largest_ndim: int | None =
     return Pictures(stack.to(working).contiguous(), tuple(tensor.shape), channels, is_array, dtype)
 
 
+def pictures_with_gaps(call: str, argument: str, value: object, mask: object) -> tuple[Pictures, Tensor]:
+    """Return the planes of a picture that may hold NaN, and how much each pixel counts, (N, H, W), from 0 to 1.
+
+    ``mask`` is None, or of the picture's shape or of one plane's: 1 (True) where a pixel was seen, 0 where not. NaN,
+    and whatever stands under a mask of 0, is replaced by 0 and counts nothing.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        missing = torch.from_numpy(np.isnan(value))
+        filled: object = np.where(np.isnan(value), value.dtype.type(0), value)
+    elif isinstance(value, Tensor) and value.dtype.is_floating_point:
+        missing = value.isnan()
+        filled = value.nan_to_num(0.0, float("inf"), -float("inf"))
+    else:
+        missing, filled = None, value
+    found = pictures(call, argument, filled, largest_ndim=4)
+
+    def layout(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(found.stack.device)
+        if tensor.ndim == 2:
+            return tensor.expand(found.stack.shape)
+        tensor = tensor.permute(2, 0, 1) if found.numpy else tensor
+        return tensor.reshape(found.stack.shape)
+
+    weights = torch.ones_like(found.stack, dtype=torch.float64)
+    if mask is not None:
+        given = real_tensor(call, "mask", mask * 1 if getattr(mask, "dtype", None) in (bool, torch.bool) else mask)  # pyright: ignore[reportOperatorIssue]
+        if tuple(given.shape) not in (found.shape, tuple(found.stack.shape[-2:])):
+            fail(call, "mask", describe(mask), f"its shape must be the picture's, {found.shape}, or (H, W)")
+        if not all_finite(given) or not bool(((given >= 0) & (given <= 1)).all()):
+            fail(call, "mask", describe(mask), "its values must lie between 0 (not seen) and 1 (seen)")
+        weights = layout(given.to(torch.float64)).clone()
+    if missing is not None:
+        weights = weights.masked_fill(layout(missing), 0.0)
+    if not bool((weights.amax((-2, -1)) > 0).all()):
+        fail(call, argument if mask is None else "mask", "all unseen", "at least one pixel of each plane must be seen")
+    stack = torch.where(weights > 0, found.stack, torch.zeros_like(found.stack))
+    return Pictures(stack, found.shape, found.channels, found.numpy, found.dtype), weights
+
+
 def noise_levels(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:
     """Return the noise of each plane (N,), float64 on the CPU, from one number or one a channel or plane; or None."""
     if value is None:

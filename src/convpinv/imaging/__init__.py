@@ -4,6 +4,18 @@ from convpinv.imaging import psf
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise
+from convpinv.imaging.richardson_lucy import RichardsonLucyReport, RichardsonLucyResult, richardson_lucy
 from convpinv.imaging.simulate import blur
 
-__all__ = ["DeblurReport", "DeblurResult", "PoissonGaussianNoise", "blur", "deblur", "estimate_noise", "psf"]
+__all__ = [
+    "DeblurReport",
+    "DeblurResult",
+    "PoissonGaussianNoise",
+    "RichardsonLucyReport",
+    "RichardsonLucyResult",
+    "blur",
+    "deblur",
+    "estimate_noise",
+    "psf",
+    "richardson_lucy",
+]

@@ -65,11 +65,11 @@ class Patches:
     rounding: float
 
 
-def patches_of(plane: Tensor) -> Patches | None:
+def patches_of(plane: Tensor, seen: Tensor | None = None) -> Patches | None:
     """Take a floating plane (H, W) of order 1 apart; None where no patch can speak of noise.
 
-    Patches that meet a clipped pixel are left out, and constant ones too (a mask, a frame), unless most of what is not
-    clipped is constant: then there is no noise.
+    Patches that meet a clipped pixel, or one that ``seen`` (H, W) does not mark, are left out, and constant ones too (a
+    mask, a frame), unless most of the others are constant: then there is no noise.
     """
     height, width = (min(PATCH, size) for size in plane.shape)
     room = (plane.shape[0] - height + 1) * (plane.shape[1] - width + 1)
@@ -81,6 +81,8 @@ def patches_of(plane: Tensor) -> Patches | None:
     tile = (tile % 2).reshape(-1).to(plane.device)
 
     usable = ~_clipped(plane, pixels)
+    if seen is not None:
+        usable &= seen.unfold(0, height, stride).unfold(1, width, stride).reshape(len(pixels), -1).all(1)
     constant = pixels.amax(1) == pixels.amin(1)
     if int((constant & usable).sum()) * 2 >= int(usable.sum()):
         return None
