@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import RESULTS, write
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 from skimage import color, data, restoration
 from skimage.metrics import structural_similarity
 
 import convpinv
+from harness import RESULTS, write
 
 Array = np.ndarray
 DOCS = Path(__file__).parent.parent / "docs"

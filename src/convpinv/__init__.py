@@ -19,7 +19,18 @@ if TYPE_CHECKING:
         SolverRefusedError,
     )
     from convpinv.functional import conv_pinv1d, conv_pinv2d
-    from convpinv.imaging import DeblurReport, DeblurResult, blur, deblur, estimate_noise, psf
+    from convpinv.imaging import (
+        DeblurReport,
+        DeblurResult,
+        PoissonGaussianNoise,
+        RichardsonLucyReport,
+        RichardsonLucyResult,
+        blur,
+        deblur,
+        estimate_noise,
+        psf,
+        richardson_lucy,
+    )
     from convpinv.linalg import AdjointOperator, Conv2dOperator, PinvOperator, Solution, Status
 
 __version__ = "0.1.0"
@@ -35,6 +46,9 @@ _HOMES = {
     "DeblurResult": "convpinv.imaging",
     "GradientError": "convpinv.arguments",
     "PinvOperator": "convpinv.linalg",
+    "PoissonGaussianNoise": "convpinv.imaging",
+    "RichardsonLucyReport": "convpinv.imaging",
+    "RichardsonLucyResult": "convpinv.imaging",
     "Solution": "convpinv.linalg",
     "SolverRefusedError": "convpinv.arguments",
     "Status": "convpinv.linalg",
@@ -45,6 +59,7 @@ _HOMES = {
     "estimate_noise": "convpinv.imaging",
     "nn": "convpinv",
     "psf": "convpinv.imaging",
+    "richardson_lucy": "convpinv.imaging",
     "testing": "convpinv",
 }
 
@@ -59,6 +74,9 @@ __all__ = [
     "DeblurResult",
     "GradientError",
     "PinvOperator",
+    "PoissonGaussianNoise",
+    "RichardsonLucyReport",
+    "RichardsonLucyResult",
     "Solution",
     "SolverRefusedError",
     "Status",
@@ -69,6 +87,7 @@ __all__ = [
     "estimate_noise",
     "nn",
     "psf",
+    "richardson_lucy",
     "testing",
 ]
 

@@ -5,6 +5,7 @@ from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise
 from convpinv.imaging.regularization import RULES
+from convpinv.imaging.richardson_lucy import RichardsonLucyReport, RichardsonLucyResult, richardson_lucy
 from convpinv.imaging.simulate import blur
 
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "DeblurReport",
     "DeblurResult",
     "PoissonGaussianNoise",
+    "RichardsonLucyReport",
+    "RichardsonLucyResult",
     "blur",
     "deblur",
     "estimate_noise",
     "psf",
+    "richardson_lucy",
     "strength",
 ]

@@ -19,6 +19,9 @@ ITERATIONS = 20
 BELIEVED_ERRORS = 2.5
 # Fewer strata than these tell of no line.
 FEWEST_STRATA = 3
+# Where holes leave no patches: levels of brightness, and the triples of pixels that each needs.
+LEVELS_OF_TRIPLES = 16
+FEWEST_TRIPLES = 100
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,25 @@ def _plain(value: Any) -> Any:
     return float(value) if np.ndim(value) == 0 else value
 
 
-def poisson_gaussian_of_planes(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gain, intercept and number of strata (N,) of checked floating planes (N, H, W), in float64."""
+def poisson_gaussian_of_planes(planes: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gain, intercept and number of strata (N,) of checked floating planes (N, H, W), in float64.
+
+    ``seen`` (N, H, W) marks the pixels that count.
+    """
     lines = []
-    for plane in planes:
+    for index, plane in enumerate(planes):
         unit, largest = unit_range(plane)
-        patches = patches_of(unit)
-        gain, intercept, count = (0.0, 0.0, 0) if patches is None else _line(level_of(patches), strata_of(patches))
+        counts = None if seen is None or bool(seen[index].all()) else seen[index]
+        patches = patches_of(unit, counts)
+        strata = [] if patches is None else strata_of(patches)
+        if counts is not None and len(strata) < FEWEST_STRATA:
+            # Too many holes for patches.
+            strata = _strata_of_triples(unit.to(torch.float64), counts)
+        if patches is not None:
+            overall = level_of(patches).variance
+        else:
+            overall = min((level.variance for level in strata), default=0.0)
+        gain, intercept, count = _line(overall, strata)
         lines.append((gain * largest, intercept * largest**2, float(count)))
     gain, intercept, count = (
         torch.tensor(column, dtype=torch.float64, device=planes.device) for column in zip(*lines, strict=True)
@@ -92,7 +107,31 @@ def poisson_gaussian_of_planes(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return gain, intercept, count
 
 
-def _line(overall: Level, strata: list[Level]) -> tuple[float, float, int]:
+def _strata_of_triples(plane: Tensor, seen: Tensor) -> list[Level]:
+    """Return the noise at levels of brightness from three seen pixels in a row, where holes leave no patch.
+
+    ``(a − 2 b + c)² / 6`` is blind to slopes, and independent of the mean that sorts the triples. Texture it takes for
+    noise, as the median over all triples does of a level.
+    """
+    means, squares = [], []
+    for axis in (0, 1):
+        if plane.shape[axis] >= 3:
+            pixels = plane.unfold(axis, 3, 1)[seen.unfold(axis, 3, 1).all(-1)]
+            means.append(pixels.mean(-1))
+            squares.append((pixels[:, 0] - 2 * pixels[:, 1] + pixels[:, 2]).square() / 6)
+    if not means:
+        return []
+    mean, square = torch.cat(means), torch.cat(squares)
+    count = min(LEVELS_OF_TRIPLES, len(mean) // FEWEST_TRIPLES)
+    order = mean.argsort()
+    # Of n squares of normal numbers, the median has the relative error 2.3 / √n; triples share pixels.
+    return [
+        Level(float(mean[which].mean()), float(square[which].median()) / 0.4549, 2.3 / (len(which) / 2) ** 0.5, 1.0)
+        for which in (order.tensor_split(count) if count else ())
+    ]
+
+
+def _line(overall: float, strata: list[Level]) -> tuple[float, float, int]:
     """Fit variance = gain · brightness + intercept to the strata that hold white noise.
 
     Weighted least squares, as a stratum's error is a share of its variance; a stratum far off the line, one with
@@ -100,12 +139,12 @@ def _line(overall: Level, strata: list[Level]) -> tuple[float, float, int]:
     """
     white = [level for level in strata if level.white]
     if len(white) < FEWEST_STRATA:
-        return 0.0, overall.variance, 0
+        return 0.0, overall, 0
     brightness, variance, error = (
         np.array([getattr(level, name) for level in white]) for name in ("brightness", "variance", "error")
     )
     fitted, trust = variance, np.ones(len(white))
-    gain, intercept = 0.0, overall.variance
+    gain, intercept = 0.0, overall
     for _ in range(ITERATIONS):
         scale = error * np.maximum(fitted, 1e-3 * variance.max()) + 1e-300
         weight = trust / scale**2

@@ -55,6 +55,7 @@ class NonlocalBayes(Denoiser):
     name = "groups of like patches (non-local Bayes)"
 
     def denoise(self, scene: Tensor, sigma: float, step: int, memory: Any) -> tuple[Tensor, Any]:
+        """Group again now and then, and estimate every patch from its group."""
         guide, groups = (scene, None) if memory is None else memory
         if groups is None or step % STEPS_BETWEEN_GROUPINGS == 0:
             groups = nonlocal_bayes.grouped(guide)
@@ -71,6 +72,7 @@ class GivenDenoiser(Denoiser):
         self.name = name
 
     def denoise(self, scene: Tensor, sigma: float, step: int, memory: Any) -> tuple[Tensor, Any]:
+        """Call it; it remembers nothing."""
         return self.call(scene, sigma), None
 
 
