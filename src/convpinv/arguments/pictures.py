@@ -121,29 +121,6 @@ def limits(call: str, argument: str, value: object) -> tuple[float | None, float
     return low, high
 
 
-def layout(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(found.stack.device)
-        if tensor.ndim == 2:
-            return tensor.expand(found.stack.shape)
-        tensor = tensor.permute(2, 0, 1) if found.numpy else tensor
-        return tensor.reshape(found.stack.shape)
-
-    weights = torch.ones_like(found.stack, dtype=torch.float64)
-    if mask is not None:
-        given = real_tensor(call, "mask", mask * 1 if getattr(mask, "dtype", None) in (bool, torch.bool) else mask)  # pyright: ignore[reportOperatorIssue]
-        if tuple(given.shape) not in (found.shape, tuple(found.stack.shape[-2:])):
-            fail(call, "mask", describe(mask), f"its shape must be the picture's, {found.shape}, or (H, W)")
-        if not all_finite(given) or not bool(((given >= 0) & (given <= 1)).all()):
-            fail(call, "mask", describe(mask), "its values must lie between 0 (not seen) and 1 (seen)")
-        weights = layout(given.to(torch.float64)).clone()
-    if missing is not None:
-        weights = weights.masked_fill(layout(missing), 0.0)
-    if not bool((weights.amax((-2, -1)) > 0).all()):
-        fail(call, argument if mask is None else "mask", "all unseen", "at least one pixel of each plane must be seen")
-    stack = torch.where(weights > 0, found.stack, torch.zeros_like(found.stack))
-    return Pictures(stack, found.shape, found.channels, found.numpy, found.dtype), weights
-
-
 def noise_levels(call: str, argument: str, value: object, pictures: Pictures) -> Tensor | None:
     """Return the noise of each plane (N,), float64 on the CPU, from one number or one a channel or plane; or None."""
     if value is None:
@@ -176,7 +153,7 @@ def noise_levels(call: str, argument: str, value: object, pictures: Pictures) ->
 def denoiser(
     call: str, argument: str, function: Callable[[Any, float], Any], pictures: Pictures
 ) -> Callable[[Tensor, float], Tensor]:
-    """Return a denoiser of planes (C, h, w) from the caller's, which takes pictures of its kind; check what it gives."""
+    """Return a denoiser of planes (C, h, w) from the caller's, which takes pictures of its kind, and check it."""
 
     def denoise(planes: Tensor, sigma: float) -> Tensor:
         given = pictures.one(planes)
