@@ -3,7 +3,7 @@
     python benchmarks/restoration.py [--data DIR] [--protocol A|B] [--every N] [--priors tv,nonlocal] [--write]
 
 Protocol A: ``y = valid convolution(x, k) + noise``, the border unknown; protocol B: circular. Reference: the part of x
-under y. Scores after clipping to [0, 1]: PSNR and SSIM on the full frame, PSNR on the inner frame (without half a PSF on
+under y. Scores after clipping to [0, 1]: PSNR and SSIM on the full frame, PSNR on the inner one (without half a PSF on
 each side). With ``--data`` the pictures are those of DIR/set12 and the kernels those of DIR/Levin09.npz (k1 to k8);
 else both are made from what is at hand: pictures of scikit-image and random camera paths.
 
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from skimage.metrics import structural_similarity
 import convpinv
 from harness import RESULTS, write
 
-Array = np.ndarray
+Array = np.ndarray[Any, Any]
 DOCS = Path(__file__).parent.parent / "docs"
 NOISE = 0.01
 
@@ -98,17 +99,17 @@ def ours(prior: str, protocol: str) -> Callable[[Array, Array], Array]:
 
 def richardson_lucy(y: Array, kernel: Array) -> Array:
     padded, inner = padded_for(kernel, y)
-    return restoration.richardson_lucy(padded.clip(0, 1), kernel, num_iter=30)[inner]
+    return np.asarray(restoration.richardson_lucy(padded.clip(0, 1), kernel, num_iter=30))[inner]
 
 
 def unsupervised_wiener(y: Array, kernel: Array) -> Array:
     padded, inner = padded_for(kernel, y)
-    return restoration.unsupervised_wiener(padded, kernel, clip=False, rng=0)[0][inner]
+    return np.asarray(restoration.unsupervised_wiener(padded, kernel, clip=False, rng=0)[0])[inner]
 
 
 def wiener(y: Array, kernel: Array) -> Array:
     padded, inner = padded_for(kernel, y)
-    return restoration.wiener(padded, kernel, 0.1, clip=False)[inner]
+    return np.asarray(restoration.wiener(padded, kernel, 0.1, clip=False))[inner]
 
 
 def methods(priors: list[str], protocol: str) -> dict[str, Callable[[Array, Array], Array]]:
@@ -119,7 +120,7 @@ def methods(priors: list[str], protocol: str) -> dict[str, Callable[[Array, Arra
         "scikit-image richardson_lucy, 30 iterations, reflect pad": richardson_lucy,
     }
     try:
-        import deepinv
+        import deepinv  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("missing: deepinv")
     else:
@@ -141,7 +142,7 @@ def psnr(result: Array, scene: Array) -> float:
     return float(-10 * np.log10(np.mean((result - scene) ** 2)))
 
 
-def run(options: argparse.Namespace) -> list[dict[str, object]]:
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     contenders = methods(options.priors.split(","), options.protocol)
     pairs = [(p, k) for p in pictures(options.data) for k in kernels(options.data)]
@@ -162,7 +163,7 @@ def run(options: argparse.Namespace) -> list[dict[str, object]]:
                     "psnr": psnr(result, scene),
                     "psnr_inner": psnr(result[frame], scene[frame]),
                     "ssim": float(
-                        structural_similarity(
+                        structural_similarity(  # pyright: ignore[reportArgumentType]
                             result, scene, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
                         )
                     ),
@@ -173,7 +174,7 @@ def run(options: argparse.Namespace) -> list[dict[str, object]]:
     return rows
 
 
-def summary(rows: list[dict[str, object]]) -> list[tuple[str, float, float, float, float, float]]:
+def summary(rows: list[dict[str, Any]]) -> list[tuple[str, float, float, float, float, float]]:
     lines = []
     for method in dict.fromkeys(str(row["method"]) for row in rows):
         mine = [row for row in rows if row["method"] == method]

@@ -39,7 +39,7 @@ def blurred(size=(64, 56), boundary=UNKNOWN, noise=0.03, count=1, seed=0):
             rows, columns = (n + k - 1 for n, k in zip(size, KERNEL.shape, strict=True))
             scene = photograph(rows, columns, 60 + 10 * index)
         else:
-            scene = photograph(*size, 60 + 10 * index)
+            scene = photograph(size[0], size[1], 60 + 10 * index)
         picture = model.camera()(scene[None])[0]
         pictures.append(picture + noise * torch.randn(picture.shape, generator=generator, dtype=picture.dtype))
         scenes.append(model.seen_of_scene(scene))
@@ -52,7 +52,7 @@ def run(model, pictures, denoisers, noise=0.03, weight=None, progress=None):
     strength = torch.full((count,), 1e-3, dtype=torch.float64)
     problem = Problem(model, observation, TotalVariation(), strength, Constraint.of(model))
     start = minimise(problem, keep_scene=True)
-    first = start.planes if model.boundary_is_known else start.scene
+    first = start.planes if model.boundary_is_known or start.scene is None else start.scene
     chosen = torch.full((count,), STRENGTH_OF_NOISE * noise**2, dtype=torch.float64)
     return start.planes, plug_and_play(model, observation, chosen, denoisers, first, progress)
 

@@ -76,13 +76,11 @@ def patches_of(plane: Tensor, seen: Tensor | None = None) -> Patches | None:
     """
     mute = clipped_pixels(plane, seen) != 0
     mute = mute if seen is None else mute | ~seen
-    for side in SIDES:
-        height, width = (min(side, size) for size in plane.shape)
-        room = (plane.shape[0] - height + 1) * (plane.shape[1] - width + 1)
-        stride = max(1, math.ceil(math.sqrt(room / MOST_PATCHES)))
-        usable = ~mute.unfold(0, height, stride).unfold(1, width, stride).flatten(2).any(2).flatten()
+    height, width, stride, usable = _windows(mute, SIDES[0])
+    for side in SIDES[1:]:
         if float(usable.double().mean()) >= LEAST_WHOLE:
             break
+        height, width, stride, usable = _windows(mute, side)
     if not bool(usable.any()):
         return None
     windows = plane.unfold(0, height, stride).unfold(1, width, stride)
@@ -108,6 +106,14 @@ def patches_of(plane: Tensor, seen: Tensor | None = None) -> Patches | None:
         independent=min(1.0, (2 * stride / height) * (2 * stride / width)),
         rounding=_rounding(plane),
     )
+
+
+def _windows(mute: Tensor, side: int) -> tuple[int, int, int, Tensor]:
+    """Return the height, the width and the stride of patches, and which of them (n,) hold no ``mute`` pixel."""
+    height, width = (min(side, size) for size in mute.shape)
+    room = (mute.shape[0] - height + 1) * (mute.shape[1] - width + 1)
+    stride = max(1, math.ceil(math.sqrt(room / MOST_PATCHES)))
+    return height, width, stride, ~mute.unfold(0, height, stride).unfold(1, width, stride).flatten(2).any(2).flatten()
 
 
 @dataclass(frozen=True)

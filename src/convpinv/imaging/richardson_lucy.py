@@ -281,7 +281,7 @@ def _strength(task: _Task, photons: Photons) -> tuple[float, tuple[str, ...]]:
     size = (seen.shape[-2], seen.shape[-1])
     model = BlurModel.build(task.kernel, size, task.boundary)
     level = torch.tensor([math.sqrt(variance) / deviation], dtype=torch.float64)
-    choice = automatic_strength("tv", model, ((filled - mean) / deviation)[None], level)
+    choice = automatic_strength("tv", model, ((filled - mean) / deviation)[None], level, complete=False)
     strength = float(choice.strength[0]) * deviation / variance
     return min(max(strength, STRENGTHS[0]), STRENGTHS[1]), choice.warnings
 

@@ -102,7 +102,7 @@ def plug_and_play(
     step = DataStep(model, observation)
     last = LAST_LEVEL * (strength / STRENGTH_OF_NOISE).sqrt()
     begin = last.clamp(min=FIRST_LEVEL)
-    scene, state = first, None
+    scene, state, clean = first, None, first
     memories: list[Any] = [None] * len(first)
     for index in range(STEPS):
         level = begin * (last / begin) ** (index / (STEPS - 1))
