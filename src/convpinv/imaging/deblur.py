@@ -19,7 +19,9 @@ from convpinv.imaging.restore import Material, restore
 
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
 
-PRIORS = ("tv", "gradient", "tikhonov", "none")
+PRIORS = ("tv", "hyperlaplacian", "gradient", "tikhonov", "none")
+# Priors whose cost may join the channels of a picture.
+COUPLING = ("tv", "hyperlaplacian")
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
 # Planes are worked on together up to this many pixels of the grid: about 2 GiB in float32.
 PIXELS_AT_ONCE = 2**24
@@ -35,6 +37,9 @@ def deblur(
     strength: float | None = None,
     mask: Any = None,
     clip: Any = None,
+    bounds: tuple[float | None, float | None] | None = None,
+    exponent: float = 2 / 3,
+    coupled: bool | None = None,
     full_output: bool = False,
     progress: priors.Progress | None = None,
 ) -> Any:
@@ -122,6 +127,14 @@ def deblur(
     boundary = arguments.choice(call, "boundary", boundary, BOUNDARIES)
     number = None if strength is None else arguments.positive(call, "strength", strength)
     levels = observing.levels(call, clip)
+    limits = arguments.limits(call, "bounds", bounds)
+    if limits != (None, None) and prior in ("tikhonov", "none"):
+        arguments.fail(call, "bounds", "given", f"prior {prior!r} has none; take 'gradient', 'tv' or 'hyperlaplacian'")
+    power = arguments.positive(call, "exponent", exponent)
+    if power > 1:
+        arguments.fail(call, "exponent", f"{power:g}", "it must be above 0 and at most 1; for 2 take prior 'gradient'")
+    if coupled is not None and not isinstance(coupled, bool):
+        arguments.fail(call, "coupled", arguments.describe(coupled), "it may be True, False or None")
     if prior == "none" and number is not None:
         arguments.fail(call, "strength", number, "prior 'none' has no strength; leave it out or choose another prior")
     if prior == "none" and (mask is not None or pictures.finite is not None):
@@ -140,20 +153,28 @@ def deblur(
     if weight is not None:
         stack = filled(stack, weight)
     sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
-    job = Job(prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, levels.found)
+    job = Job(
+        prior, boundary, number, estimated, torch.finfo(pictures.dtype).eps, progress, levels.found, power, limits
+    )
     restored = torch.empty_like(stack)
     pieces = []
-    for planes in _groups(len(stack), len(kernels), stack[0].numel()):
+    # Channels that share their edges are restored together, all others plane by plane, those of one PSF at once.
+    shared = pictures.channels if prior in COUPLING and (pictures.channels == 3 if coupled is None else coupled) else 1
+    for planes in _groups(len(stack), len(kernels), shared, stack[0].numel()):
+        shape = (-1, shared, *stack.shape[-2:])
+        first = int(planes[0]) % len(kernels)
         material = Material(
-            stack[planes][:, None],
-            kernels[int(planes[0]) % len(kernels)][None],
-            sigma[planes][:, None],
-            None if weight is None else weight[planes][:, None],
-            None if clipped is None or not bool(clipped[planes].any()) else clipped[planes][:, None],
+            stack[planes].reshape(shape),
+            torch.stack(kernels if shared > 1 else kernels[first : first + 1]),
+            sigma[planes].reshape(-1, shared),
+            None if weight is None else weight[planes].reshape(shape),
+            None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
         )
         piece = restore(job, material)
         restored[planes] = piece.planes
         pieces.append((planes, piece))
+    if limits != (None, None):
+        restored.clamp_(*limits)
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
     said = report(job, pictures, kernels, pieces, observing.account(pictures, weight))
     if full_output:
@@ -163,9 +184,15 @@ def deblur(
     return result
 
 
-def _groups(count: int, kernels: int, pixels: int) -> list[Tensor]:
-    """Return the indices of planes that are worked on together: one PSF, and no more than memory likes."""
+def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[Tensor]:
+    """Return the indices of planes that are worked on together: no more than memory likes.
+
+    Whole pictures of ``shared`` channels, or single planes of one PSF.
+    """
     at_once = max(1, PIXELS_AT_ONCE // pixels)
+    if shared > 1:
+        pictures = torch.arange(count).reshape(-1, shared).split(max(1, at_once // shared))
+        return [group.flatten() for group in pictures]
     groups = []
     for channel in range(kernels):
         groups += torch.arange(channel, count, kernels).split(at_once)

@@ -72,6 +72,8 @@ class Job:
     rounding: float
     progress: priors.Progress | None
     finds_clipping: bool = True
+    exponent: float = 2 / 3
+    bounds: tuple[float | None, float | None] = (None, None)
 
     @property
     def automatic(self) -> bool:

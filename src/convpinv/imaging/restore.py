@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -31,6 +32,10 @@ STRENGTHS = (1e-15, 1e15)
 # What clipped light hides may exceed the picture's deviation many times: smaller penalties let it rise there sooner.
 # Lamps of 3 to 10 times the clipping level: 0.7 to 1.6 dB above what the usual penalty reaches in twice the iterations.
 CLIPPED_PENALTY = 0.05
+# The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
+# for 0. Measured on three colour photographs under three blurs: factors of 1.25 to 1.5 are best at 0.3, 1 and 3 % of
+# noise, and gain 0.4, 0.55 and 0.57 dB on average over channels by themselves.
+COUPLED_POWER = 0.25
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -67,6 +72,10 @@ class _Unit:
     def in_units(self, values: Tensor) -> Tensor:
         """Return values of unit scale in the pictures' own units."""
         return (values * self.scale[:, None, None, None] + self.centre).to(self.pictures.dtype)
+
+    def of_units(self, value: float) -> Tensor:
+        """Return a value of the pictures' own units at unit scale, (n, C, 1, 1)."""
+        return ((value - self.centre) / self.scale[:, None, None, None]).to(self.pictures.dtype)
 
 
 def restore(job: Job, material: Material) -> Piece:
@@ -134,9 +143,9 @@ def _hiding(models: list[BlurModel], unit: _Unit, deviation: Tensor, material: M
 
 
 def _strength_units(job: Job, scale: Tensor) -> Tensor:
-    """Return what a strength at unit scale is multiplied by: the cost of |D x|^p against squares, scale^(2 − p)."""
-    if job.prior == "tv":
-        return scale
+    """Return what a strength at unit scale is multiplied by: squares cost scale², |D x|^p costs scale^p."""
+    if job.prior in ("tv", "hyperlaplacian"):
+        return scale ** (2 - (1.0 if job.prior == "tv" else job.exponent))
     return torch.ones_like(scale)
 
 
@@ -154,6 +163,7 @@ def _strength(
         "tikhonov": regularization.identity_strength,
         "gradient": regularization.gradient_strength,
         "tv": regularization.sparse_strength,
+        "hyperlaplacian": functools.partial(regularization.hyperlaplacian_strength, exponent=job.exponent),
     }
     chosen = torch.empty_like(deviation)
     rule, said = "", ()
@@ -163,7 +173,10 @@ def _strength(
         choice = rules[job.prior](model, planes, deviation[:, some].flatten())
         chosen[:, some] = choice.strength.to(chosen).reshape(count, -1)
         rule, said = choice.rule, said + choice.warnings
-    return chosen.log().mean(1).exp() if channels > 1 else chosen[:, 0], rule, said
+    if channels == 1:
+        return chosen[:, 0], rule, said
+    rule += f"; the channels' geometric mean, times {channels}^{COUPLED_POWER:g} for edges that they share"
+    return chosen.log().mean(1).exp() * channels**COUPLED_POWER, rule, said
 
 
 def _solve(
@@ -178,17 +191,23 @@ def _solve(
         if material.is_complete:
             return _of_pictures(priors.tikhonov(model, planes, strength))
         return priors.weighted_tikhonov(model, observation, strength)
-    if job.prior == "gradient" and material.clipped is None:
+    bounded = job.bounds != (None, None)
+    if job.prior == "gradient" and material.clipped is None and not bounded:
         if model.boundary_is_known and material.is_complete:
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
     # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
-    sparsity = priors.SquaredDifferences() if job.prior == "gradient" else priors.TotalVariation()
+    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
+    sparsity: priors.Sparsity = priors.TotalVariation()
+    if job.prior == "gradient":
+        sparsity = priors.SquaredDifferences()
+    elif job.prior == "hyperlaplacian" and job.exponent < 1:
+        sparsity, schedule = priors.HyperLaplacian(job.exponent), priors.CONTINUATION
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
-    constraint = priors.Constraint.of(model)
-    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
-    return priors.minimise(priors.Problem(model, observation, sparsity, strength, constraint, schedule), job.progress)
+    low, high = (None if end is None else unit.of_units(end) for end in job.bounds)
+    problem = priors.Problem(model, observation, sparsity, strength, priors.Constraint.of(model, low, high), schedule)
+    return priors.minimise(problem, job.progress)
 
 
 def _of_pictures(restoration: priors.Restoration) -> priors.Restoration:
