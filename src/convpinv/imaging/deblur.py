@@ -20,7 +20,9 @@ from convpinv.imaging.restore import Material, restore
 
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
 
-PRIORS = ("tv", "nonlocal", "gradient", "tikhonov", "none")
+PRIORS = ("tv", "hyperlaplacian", "nonlocal", "gradient", "tikhonov", "none")
+# Priors whose cost may join the channels of a picture; the patches of "nonlocal" always do, if they can.
+COUPLING = ("tv", "hyperlaplacian")
 # What the report calls a prior that is a function of the caller's.
 DENOISER = "denoiser"
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
@@ -38,6 +40,9 @@ def deblur(
     strength: float | str | None = None,
     mask: Any = None,
     clip: Any = None,
+    bounds: tuple[float | None, float | None] | None = None,
+    exponent: float = 2 / 3,
+    coupled: bool | None = None,
     full_output: bool = False,
     correct_psf: bool = True,
     progress: priors.Progress | None = None,
@@ -88,6 +93,20 @@ def deblur(
         times. A number refers to a PSF scaled to a largest transfer of 1. For ``"tv"`` it is in the picture's units,
         for "nonlocal" and a denoiser in their square (half the variance of the noise, and no rule is another), for the
         quadratic priors it has none.
+    mask
+        How far each pixel is to be believed, of the picture's shape or ``(H, W)``: 1 or True was seen, 0 or False was
+        not (a bad pixel, a gap), anything between counts less. NaN and infinity in the picture were not seen.
+    clip
+        ``(low, high)``: values at or beyond them are clipped light, whose truth lies at the level or beyond; None for
+        either end, or for both, finds plateaus at the ends of the range that hide light.
+    bounds
+        ``(low, high)`` between which the result is to lie, None for an open end: (0, None) for light. For "tv",
+        "hyperlaplacian" and "gradient".
+    exponent
+        p of "hyperlaplacian", above 0 to 1.
+    coupled
+        Whether the channels of a picture share their edges, restored together; None for three channels. For "tv" and
+        "hyperlaplacian"; "nonlocal" and a denoiser see all channels, "nonlocal" each alone with False.
     full_output
         Return a :class:`DeblurResult` with a report instead of the picture alone.
     correct_psf
@@ -149,6 +168,14 @@ def deblur(
     if prior == "none" and strength is not None:
         advice = "prior 'none' has no strength; leave it out or choose another prior"
         arguments.fail(call, "strength", rule or number, advice)
+    limits = arguments.limits(call, "bounds", bounds)
+    if limits != (None, None) and prior not in (*COUPLING, "gradient"):
+        arguments.fail(call, "bounds", "given", f"prior {prior!r} has none; take 'gradient', 'tv' or 'hyperlaplacian'")
+    power = arguments.positive(call, "exponent", exponent)
+    if power > 1:
+        arguments.fail(call, "exponent", f"{power:g}", "it must be above 0 and at most 1; for 2 take prior 'gradient'")
+    if coupled is not None and not isinstance(coupled, bool):
+        arguments.fail(call, "coupled", arguments.describe(coupled), "it may be True, False or None")
     if prior == "none" and (mask is not None or pictures.finite is not None):
         argument, was = ("image", "not finite") if mask is None else ("mask", "given")
         arguments.fail(call, argument, was, "prior 'none' needs every pixel; take 'tikhonov' with a small strength")
@@ -159,13 +186,10 @@ def deblur(
     if prior == "gradient" and boundary == Boundary.REFLECT and min(stack.shape[-2:]) == 1:
         arguments.fail(call, "boundary", "'reflect'", "one pixel has nothing to reflect: take 'replicate' or 'unknown'")
 
-    coupled = prior in (DENOISER, "nonlocal")
-    if coupled and rule:
+    if prior in regularization.DENOISERS and rule:
         may_be = f"prior '{prior}' takes its strength from the noise: leave it out, or give a number"
         arguments.fail(call, "strength", f"'{rule}'", may_be)
-    if coupled and len(kernels) > 1 and boundary not in (UNKNOWN, Boundary.CIRCULAR):
-        may_be = "with one PSF a channel this prior takes 'unknown' or 'circular'"
-        arguments.fail(call, "boundary", f"'{boundary}'", may_be)
+    shared = _shared(call, prior, coupled, boundary, pictures.channels, len(kernels))
 
     estimated = given is None
     weight = observing.weights(call, pictures, mask)
@@ -174,25 +198,26 @@ def deblur(
         stack = filled(stack, weight)
     sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
     rounding = torch.finfo(pictures.dtype).eps
-    job = Job(prior, boundary, number, estimated, rounding, progress, rule, levels.found, denoiser)
+    job = Job(
+        prior, boundary, number, estimated, rounding, progress, rule, levels.found, power, limits, denoiser=denoiser
+    )
     restored = torch.empty_like(stack)
     pieces = []
-    channels = pictures.channels if coupled else 1
-    for planes in _groups(len(stack), channels, 1 if coupled else len(kernels), stack[0].numel()):
-
-        def together(values: Tensor, planes: Tensor = planes) -> Tensor:
-            return values[planes].unflatten(0, (-1, channels))
-
+    for planes in _groups(len(stack), len(kernels), shared, stack[0].numel()):
+        shape = (-1, shared, *stack.shape[-2:])
+        first = int(planes[0]) % len(kernels)
         material = Material(
-            together(stack),
-            torch.stack(kernels) if coupled else kernels[int(planes[0]) % len(kernels)][None],
-            together(sigma),
-            None if weight is None else together(weight),
-            None if clipped is None or not bool(clipped[planes].any()) else together(clipped),
+            stack[planes].reshape(shape),
+            torch.stack(kernels if shared > 1 else kernels[first : first + 1]),
+            sigma[planes].reshape(-1, shared),
+            None if weight is None else weight[planes].reshape(shape),
+            None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
         )
         piece = restore(job, material)
         restored[planes] = piece.planes
         pieces.append((planes, piece))
+    if limits != (None, None):
+        restored.clamp_(*limits)
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
     said = report(job, pictures, psf_findings, pieces, observing.account(pictures, weight))
     if full_output:
@@ -202,14 +227,34 @@ def deblur(
     return result
 
 
-def _groups(count: int, channels: int, kernels: int, pixels: int) -> list[Tensor]:
-    """Return the indices of planes that are worked on together: as many pictures as memory likes.
+def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[Tensor]:
+    """Return the indices of planes that are worked on together: no more than memory likes.
 
-    Either planes of the same PSF, each a picture of its own, or all ``channels`` of pictures.
+    Whole pictures of ``shared`` channels, or single planes of one PSF.
     """
-    at_once = max(1, PIXELS_AT_ONCE // (channels * pixels))
+    at_once = max(1, PIXELS_AT_ONCE // pixels)
+    if shared > 1:
+        pictures = torch.arange(count).reshape(-1, shared).split(max(1, at_once // shared))
+        return [group.flatten() for group in pictures]
     groups: list[Tensor] = []
     for channel in range(kernels):
-        first = torch.arange(channel, count, kernels * channels)
-        groups += [(some[:, None] + torch.arange(channels)).flatten() for some in first.split(at_once)]
+        groups += torch.arange(channel, count, kernels).split(at_once)
     return groups
+
+
+def _shared(call: str, prior: str, coupled: bool | None, boundary: str, channels: int, kernels: int) -> int:
+    """Return how many channels are restored together: those of a picture that share their edges, or one."""
+    if prior in COUPLING:
+        return channels if (channels == 3 if coupled is None else coupled) else 1
+    if prior not in regularization.DENOISERS:
+        return 1
+    # The data step of a known boundary has one PSF.
+    apart = kernels > 1 and boundary not in (UNKNOWN, Boundary.CIRCULAR)
+    if prior != DENOISER:
+        return 1 if apart or coupled is False else channels
+    if apart:
+        may_be = "with one PSF a channel a denoiser takes 'unknown' or 'circular'"
+        arguments.fail(call, "boundary", f"'{boundary}'", may_be)
+    if coupled is False:
+        arguments.fail(call, "coupled", "False", "a denoiser gets the whole picture; call deblur for each channel")
+    return channels

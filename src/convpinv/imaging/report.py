@@ -85,6 +85,8 @@ class Job:
     progress: priors.Progress | None
     rule: str | None
     finds_clipping: bool = True
+    exponent: float = 2 / 3
+    bounds: tuple[float | None, float | None] = (None, None)
     denoiser: Callable[[Tensor, float], Tensor] | None = None
 
     @property

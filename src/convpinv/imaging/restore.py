@@ -36,6 +36,10 @@ MOST_CLIPPED = 0.005
 # What clipped light hides may exceed the picture's deviation many times: smaller penalties let it rise there sooner.
 # Lamps of 3 to 10 times the clipping level: 0.7 to 1.6 dB above what the usual penalty reaches in twice the iterations.
 CLIPPED_PENALTY = 0.05
+# The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
+# for 0. Measured on three colour photographs under three blurs: factors of 1.25 to 1.5 are best at 0.3, 1 and 3 % of
+# noise, and gain 0.4, 0.55 and 0.57 dB on average over channels by themselves.
+COUPLED_POWER = 0.25
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -72,6 +76,10 @@ class _Unit:
     def in_units(self, values: Tensor) -> Tensor:
         """Return values of unit scale in the pictures' own units."""
         return (values * self.scale[:, None, None, None] + self.centre).to(self.pictures.dtype)
+
+    def of_units(self, value: float) -> Tensor:
+        """Return a value of the pictures' own units at unit scale, (n, C, 1, 1)."""
+        return ((value - self.centre) / self.scale[:, None, None, None]).to(self.pictures.dtype)
 
 
 def restore(job: Job, material: Material) -> Piece:
@@ -148,9 +156,9 @@ def _hiding(models: list[BlurModel], unit: _Unit, deviation: Tensor, material: M
 
 
 def _strength_units(job: Job, scale: Tensor) -> Tensor:
-    """Return what a strength at unit scale is multiplied by: the cost of |D x|^p against squares, scale^(2 − p)."""
-    if job.prior == "tv":
-        return scale
+    """Return what a strength at unit scale is multiplied by: squares cost scale², |D x|^p costs scale^p."""
+    if job.prior in regularization.SPARSE:
+        return scale ** (2 - (1.0 if job.prior == "tv" else job.exponent))
     if job.prior in regularization.DENOISERS:
         return scale.square()
     return torch.ones_like(scale)
@@ -177,6 +185,9 @@ def _strength(
         places = torch.arange(count * channels).reshape(count, channels)[:, some].flatten().tolist()
         receipts.update(zip(places, choice.selections, strict=True))
     strength = chosen.log().mean(1).exp() if channels > 1 else chosen[:, 0]
+    if channels > 1 and job.prior in regularization.SPARSE:
+        rule += f"; the channels' geometric mean, times {channels}^{COUPLED_POWER:g} for edges that they share"
+        strength = strength * channels**COUPLED_POWER
     used = [
         dataclasses.replace(receipts[place], strength=float(strength[place // channels])) for place in sorted(receipts)
     ]
@@ -195,7 +206,9 @@ def _choice(
         # The spectrum of pixels that are hardly believed would be that of their noise.
         weights = material.weight[:, some].flatten(0, 1)
         looked_at = filled(planes, weights * (weights >= BELIEVED * weights.amax((-2, -1), keepdim=True)))
-    choice = regularization.automatic_strength(job.prior, model, looked_at, noise, spectral, complete=complete)
+    choice = regularization.automatic_strength(
+        job.prior, model, looked_at, noise, spectral, complete=complete, exponent=job.exponent
+    )
     if job.rule in (None, "likelihood"):
         return choice
     weight, clipped = (
@@ -265,17 +278,23 @@ def _solve(
         if material.is_complete:
             return _of_pictures(priors.tikhonov(model, planes, strength))
         return priors.weighted_tikhonov(model, observation, strength)
-    if job.prior == "gradient" and material.clipped is None:
+    bounded = job.bounds != (None, None)
+    if job.prior == "gradient" and material.clipped is None and not bounded:
         if model.boundary_is_known and material.is_complete:
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
+    # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
+    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
+    sparsity: priors.Sparsity = priors.TotalVariation()
+    if job.prior == "gradient":
+        sparsity = priors.SquaredDifferences()
+    elif job.prior == "hyperlaplacian" and job.exponent < 1:
+        sparsity, schedule = priors.HyperLaplacian(job.exponent), priors.CONTINUATION
     if len(models) > 1:
         model = dataclasses.replace(model, psf=torch.stack([each.psf for each in models]))
-    constraint = priors.Constraint.of(model)
-    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
+    low, high = (None if end is None else unit.of_units(end) for end in job.bounds)
+    constraint = priors.Constraint.of(model, low, high)
     if job.prior not in regularization.DENOISERS:
-        # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
-        sparsity = priors.SquaredDifferences() if job.prior == "gradient" else priors.TotalVariation()
         problem = priors.Problem(model, observation, sparsity, strength, constraint, schedule)
         return priors.minimise(problem, job.progress)
     # Where a denoiser starts from: total variation, whose scene goes on beyond the border.

