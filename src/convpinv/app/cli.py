@@ -29,6 +29,7 @@ class Prior(enum.StrEnum):
     """What is assumed of the sharp picture."""
 
     TV = "tv"
+    HYPERLAPLACIAN = "hyperlaplacian"
     NONLOCAL = "nonlocal"
     GRADIENT = "gradient"
     TIKHONOV = "tikhonov"

@@ -14,7 +14,7 @@ from convpinv.arguments import Pictures
 from convpinv.imaging import priors
 from convpinv.imaging.no_harm import Verdict
 from convpinv.imaging.observing import Account
-from convpinv.imaging.regularization import StrengthSelection
+from convpinv.imaging.regularization import DISAGREEMENT, StrengthSelection
 
 # A misfit above this many times the noise says that the blur is not the one assumed.
 SUSPICIOUS_MISFIT = 1.5
@@ -151,6 +151,7 @@ def report(
         noise_rule += f", and {share:.2g} of it taken, for the rest may be texture"
     chosen = _in_order(pieces)
     doubts += _wrong_psf(chosen)
+    doubts += _disagreeing(chosen)
     doubts += _little_help(gathered("restored_share"))
     saturated = sum(piece.saturated for _, piece in pieces)
     doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
@@ -195,6 +196,17 @@ def _wrong_psf(chosen: tuple[StrengthSelection, ...]) -> list[str]:
     return [
         f"the picture's spectrum gives away an error of the PSF, about {100 * worst.psf_error:.2g} % of its light at "
         f"each frequency: the strength allows for it as for {worst.effective_noise:.2g} of noise"
+    ]
+
+
+def _disagreeing(chosen: tuple[StrengthSelection, ...]) -> list[str]:
+    worst = max(chosen, key=lambda one: one.disagreement, default=None)
+    if worst is None or worst.disagreement <= DISAGREEMENT:
+        return []
+    others = ", ".join(f"{rule} {value:.2g}" for rule, value in worst.alternatives.items())
+    return [
+        f"the rules for the strength disagree by a factor of {worst.disagreement:.2g} ({others}): the picture may "
+        "not be like a photograph, or its noise not be white"
     ]
 
 

@@ -10,11 +10,12 @@ from convpinv.imaging.regularization.rules import (
     SPARSE,
     automatic_strength,
 )
-from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
+from convpinv.imaging.regularization.selection import DISAGREEMENT, StrengthChoice, StrengthSelection
 from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, PictureSpectrum, SpectrumFit, fit_spectrum
 
 __all__ = [
     "DENOISERS",
+    "DISAGREEMENT",
     "LARGEST_VARIANCE",
     "NOISE_CEILING",
     "NOISE_FLOOR",
