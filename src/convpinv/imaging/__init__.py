@@ -4,6 +4,7 @@ from convpinv.imaging import psf
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise
+from convpinv.imaging.resolution import Resolution, resolution
 from convpinv.imaging.richardson_lucy import RichardsonLucyReport, RichardsonLucyResult, richardson_lucy
 from convpinv.imaging.simulate import blur
 
@@ -11,11 +12,13 @@ __all__ = [
     "DeblurReport",
     "DeblurResult",
     "PoissonGaussianNoise",
+    "Resolution",
     "RichardsonLucyReport",
     "RichardsonLucyResult",
     "blur",
     "deblur",
     "estimate_noise",
     "psf",
+    "resolution",
     "richardson_lucy",
 ]
