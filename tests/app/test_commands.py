@@ -449,6 +449,31 @@ def test_inspect_tells_what_is_lost(convpinv: Callable):
     assert "above full scale nowhere" in convpinv("inspect --psf gaussian:sigma=0.4 --size 32x32").out
 
 
+def test_inspect_tells_what_a_restoration_resolves(convpinv: Callable):
+    from convpinv.imaging import resolution
+
+    found = resolution("gaussian:sigma=2", (96, 64), strength=0.01, maps=False)
+    out = convpinv("inspect --psf gaussian:sigma=2 --size 96x64").out
+    assert f"resolves  lines down to {found.detail[0]:.3g} pixels wide with a gradient prior" in out
+    assert f"multiplies noise by {found.noise_gain:.3g}" in out
+    motion = convpinv("inspect --psf motion:length=9,angle=0 --size 64x64").out
+    assert "lines down to 1 pixels wide in the best direction" in motion
+    assert "where they change along" in motion
+    assert "resolves" not in convpinv("inspect --psf gaussian:sigma=2 --size 96x64 --noise 0").out
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_the_plot_of_a_resolution_is_a_picture(tmp_path: Path, maps: bool):
+    from convpinv.app import plots
+    from convpinv.imaging import resolution
+
+    found = resolution("defocus:radius=2", (24, 30), strength=0.1, maps=maps, spacing=3)
+    (tmp_path / "resolution.png").write_bytes(plots.resolution_plot(found, "defocus"))
+    with Pillow.open(tmp_path / "resolution.png") as plot:
+        assert min(plot.size) > (800 if maps else 400)
+        assert np.asarray(plot.convert("L")).std() > 10
+
+
 def test_plots_are_pictures(convpinv: Callable, tmp_path: Path):
     assert convpinv(f"psf {MOTION} --plot psf.png").code == 0
     assert convpinv(f"inspect --psf {MOTION} --size 64x48 --plot spectrum.png").code == 0

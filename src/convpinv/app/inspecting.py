@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -17,7 +18,9 @@ from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from convpinv.imaging import Resolution
     from convpinv.imaging.psf import Finding
 
 # Ten steps of ink for the drawing of a PSF in the terminal, two characters a pixel: characters are taller than wide.
@@ -30,6 +33,14 @@ _PLOT_GRID = 256
 _LARGEST_SIZE = 100_000_000
 # What a good 8-bit photograph in fair light has.
 _USUAL_NOISE = 0.01
+# How much neighbouring pixels of a sharp photograph differ, as the spectra of 38 of them under a Gaussian tell: 0.04 to
+# 0.22 of full scale for eight of ten.
+_USUAL_CONTRAST = 0.1
+# The response of larger pictures looks the same.
+_LARGEST_RESPONSE = 1024
+# Maps are drawn for a picture that is larger than the PSF by this, and for PSFs up to that: some seconds.
+_AROUND_PSF = 40
+_LARGEST_MAPPED_PSF = 64
 
 
 def show_psf(text: str | Measurement, output: Path | None, plot: Path | None, overwrite: bool) -> tuple[str, ...]:
@@ -137,11 +148,15 @@ def inspect_blur(text: str, size: str, noise: float | None, plot: Path | None, o
         # The same cut as the pseudo-inverse makes: there is one definition of what counts as zero.
         cut = default_rtol(operator.dtype, (rows, columns)) * float(values[0])
         lines += _findings(values, cut, level, assumed=noise is None)
+        found = None
+        if level > 0:
+            with Working(f"{source.text}: what a restoration resolves"):
+                found = _resolution(plane, (rows, columns), level, maps=plot is not None and channel == 0)
+            lines += _resolved(found)
         if plot is not None and channel == 0:
             magnitude = plots.transfer_magnitude(plane.numpy(), (rows, columns))
-            files[plot] = plots.spectrum_plot(
-                values, cut, level, magnitude, f"{source.text}, {rows}x{columns}, circular"
-            )
+            title = f"{source.text}, {rows}x{columns}, circular"
+            files[plot] = plots.spectrum_plot(values, cut, level, magnitude, title, found)
     if plot is not None:
         lines.append(f"wrote     {plot}" + (": the first channel" if len(stack) > 1 else ""))
     outputs.write_all(files)
@@ -173,6 +188,35 @@ def _findings(values: NDArray[Any], cut: float, level: float, *, assumed: bool) 
         f"{level:g} becomes {gain * level:.3g}",
         f"noise     |H| is below {level:g}{usual} at {drowned} frequencies ({_percent(drowned, count)})",
         f"so        {sentence}",
+    ]
+
+
+def _resolution(plane: Tensor, size: tuple[int, int], level: float, *, maps: bool) -> Resolution:
+    """Return what a restoration by the gradient prior resolves; its maps are those of a small picture."""
+    from convpinv.imaging import resolution
+
+    strength = (level / _USUAL_CONTRAST) ** 2
+    taps = plane.shape
+    large = [min(length, max(_LARGEST_RESPONSE, reach)) for length, reach in zip(size, taps, strict=True)]
+    found = resolution(plane, large, strength=strength, maps=False)
+    if not maps or max(taps) > _LARGEST_MAPPED_PSF:
+        return found
+    small = [min(length, reach + _AROUND_PSF) for length, reach in zip(size, taps, strict=True)]
+    mapped = resolution(plane, small, strength=strength)
+    return dataclasses.replace(found, noise_gain_map=mapped.noise_gain_map, cell_map=mapped.cell_map)
+
+
+def _resolved(found: Resolution) -> list[str]:
+    # Half a period below one pixel is the pixel itself.
+    finest, coarsest = (max(length, 1.0) for length in found.detail)
+    lines = f"lines down to {finest:.3g} pixels wide"
+    if coarsest > 1.05 * finest:
+        worst = float(found.angles[int(found.half_response.argmin())])
+        lines += f" in the best direction, {coarsest:.3g} where they change along {worst:.0f}°,"
+    return [
+        f"resolves  {lines} with a gradient prior for contrasts of {_USUAL_CONTRAST:g} of full scale: of "
+        "what is finer, more than half is made up",
+        f"restored  that restoration multiplies noise by {found.noise_gain:.3g}",
     ]
 
 
