@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceError
-from convpinv.imaging import psf_parse
+from convpinv.imaging import observing, psf_parse
 from convpinv.imaging.model import UNKNOWN
 from convpinv.linalg import fast_size
 
@@ -161,8 +161,11 @@ def resolution(
     call = "resolution"
     rows, columns = arguments.integer_pair(call, "size", size, 1)
     blank = torch.zeros(rows, columns, dtype=torch.float64)
-    pictures, weights = arguments.pictures_with_gaps(call, "size", blank, mask)
-    kernel, seen = psf_parse.for_pictures(call, psf, pictures)[0], weights[0]
+    pictures = arguments.pictures(call, "size", blank)
+    weights = observing.weights(call, pictures, mask)
+    kernel, seen = psf_parse.for_pictures(call, psf, pictures)[0], torch.ones_like(blank)
+    if weights is not None:
+        seen = weights[0].to(torch.float64)
     weight = arguments.positive(call, "strength", strength)
     prior = arguments.choice(call, "prior", prior, PRIORS)
     if prior == "tv":
