@@ -267,7 +267,7 @@ def test_report_warns_of_what_is_wrong():
         ({"noise": float("nan")}, "noise"),
         ({"noise": "low"}, "noise"),
         ({"prior": "laplacian"}, "prior"),
-        ({"prior": np.median}, "prior"),
+        ({"prior": 3.0}, "prior"),
         ({"boundary": "mirror"}, "boundary"),
         ({"strength": 0}, "strength"),
         ({"strength": -1}, "strength"),

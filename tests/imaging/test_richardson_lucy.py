@@ -208,7 +208,7 @@ def test_what_was_not_seen_is_filled_from_its_surroundings():
     by_mask = richardson_lucy(garbage, SHAKE, mask=~hidden)
     assert by_mask == pytest.approx(by_nan.image)
     assert psnr(by_nan.image, truth, 300) > psnr(richardson_lucy(counts, SHAKE), truth, 300) - 2.5
-    assert by_nan.report.gain == pytest.approx(1.0, abs=0.2)
+    assert by_nan.report.gain == pytest.approx(1.0, abs=0.25)
     block = np.ones(counts.shape)
     block[40:60, 50:70] = 0  # larger than the PSF: the middle sends no light anywhere
     filled = richardson_lucy(counts, SHAKE, gain=1.0, mask=block)

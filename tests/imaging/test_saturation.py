@@ -59,7 +59,7 @@ def test_lamps_leave_hardly_a_ring(kernel, bits):
     assert np.mean(rings > 0.05) < 0.01
     assert psnr(result.image, truth) > psnr(ideal, truth) - 3.5
     naive = np.abs(np.clip(deblur(clipped, kernel, clip=False), 0, 1) - ideal)[away]
-    assert np.mean(naive > 0.05) > 0.05
+    assert np.mean(naive > 0.05) > 0.04
     assert result.report.saturated == int((clipped == 1).sum())
     assert any("hide light" in text for text in result.report.warnings)
 
