@@ -137,7 +137,7 @@ def deblur(
     Notes
     -----
     Cost: ``"tv"`` 10 to 400 iterations of about ten FFTs of the picture enlarged by the PSF, most often 20 to 100;
-    ``"gradient"`` with the unknown border up to 300 such iterations; the others one solve of :mod:`convpinv.linalg`.
+    ``"gradient"`` with the unknown border up to 1000 such iterations; the others one solve of :mod:`convpinv.linalg`.
     A PSF without symmetry is tried both ways round on a small part of the picture first, for the report: 0.2 s.
     Each plane is restored by itself, so a batch gives what its pictures give alone. Assumed and unchecked: one PSF for
     the whole picture, noise that is white and independent of the light, no gamma curve. Not differentiable: use
