@@ -209,7 +209,7 @@ def deblur(
         first = int(planes[0]) % len(kernels)
         material = Material(
             stack[planes].reshape(shape),
-            torch.stack(kernels if shared > 1 else kernels[first : first + 1]),
+            _of_one_size(kernels if shared > 1 else kernels[first : first + 1]),
             sigma[planes].reshape(-1, shared),
             None if weight is None else weight[planes].reshape(shape),
             None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
@@ -241,6 +241,19 @@ def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[Tensor]:
     for channel in range(kernels):
         groups += torch.arange(channel, count, kernels).split(at_once)
     return groups
+
+
+def _of_one_size(kernels: list[Tensor]) -> Tensor:
+    """Stack PSFs (C, h, w); where their sizes differ, padded about their centres k // 2 to an odd size."""
+    if len({tuple(kernel.shape) for kernel in kernels}) == 1:
+        return torch.stack(kernels)
+    reach = [max(kernel.shape[axis] // 2 for kernel in kernels) for axis in (0, 1)]
+    padded = []
+    for kernel in kernels:
+        (top, left), (height, width) = ([r - k // 2 for r, k in zip(reach, kernel.shape, strict=True)], kernel.shape)
+        bottom, right = 2 * reach[0] + 1 - top - height, 2 * reach[1] + 1 - left - width
+        padded.append(torch.nn.functional.pad(kernel, (left, right, top, bottom)))
+    return torch.stack(padded)
 
 
 def _shared(call: str, prior: str, coupled: bool | None, boundary: str, channels: int, kernels: int) -> int:
