@@ -98,7 +98,7 @@ FILES = {
     "twelve_bits.tif": (tiff(GREY.astype(np.uint16), bitspersample=12), "12-bit"),
     "complex.tif": (tiff(GREY.astype(np.complex64)), "complex64"),
     "five_channels.tif": (tiff(np.dstack([GREY] * 5), photometric="minisblack", planarconfig="contig"), "5 channels"),
-    "nan.tif": (tiff(np.where(GREY > 200, np.nan, GREY).astype(np.float32)), "NaN or infinite"),
+    "nan.tif": (tiff(np.full(GREY.shape, np.nan, np.float32)), "NaN or infinite"),
     "absurd.png": (claiming_png(60000, 60000), "26.8 GiB"),
     "absurd.jpg": (claiming_jpeg(), "claims 12000x12000"),
     "absurd.tif": (claiming_tiff(), "claims 60000x60000"),

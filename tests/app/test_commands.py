@@ -137,6 +137,55 @@ def test_the_command_is_the_function(
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out.tif"), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_mask_leaves_bad_pixels_out(
+    convpinv: Callable, listing: Callable, tmp_path: Path, photograph: np.ndarray, suffix: str
+):
+    from convpinv.imaging import deblur, psf
+
+    picture = stored(photograph[:48, :54, 1], "float64")
+    seen = np.random.default_rng(0).random(picture.shape) > 0.1
+    save(tmp_path / "in.tif", np.where(seen, picture, 5.0))
+    save(tmp_path / f"mask{suffix}", seen.astype(np.uint8) * 255)
+    run = convpinv(f"deblur in.tif out.tif --psf gaussian:sigma=1 --mask mask{suffix} --report out.json")
+    assert (run.code, run.err) == (0, "")
+    assert f"mask      mask{suffix}" in run.out
+    expected = deblur(picture, psf.gaussian(1.0), mask=seen)
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "out.tif"), expected, atol=1e-9)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["mask"] == f"mask{suffix}"
+    assert report["masked"] == int((~seen).sum())
+    # NaN says the same, and needs no mask.
+    save(tmp_path / "nan.tif", np.where(seen, picture, np.nan))
+    run = convpinv("deblur nan.tif filled.tif --psf gaussian:sigma=1")
+    assert "NaN or infinite" in " ".join(run.out.split())
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "filled.tif"), expected, atol=1e-9)
+    run = convpinv("blur nan.tif blurred.tif --psf gaussian:sigma=1")
+    assert run.code == 2
+    assert "nan.tif: holds " in run.error_line
+
+
+def test_a_mask_that_does_not_fit_is_refused(
+    convpinv: Callable, listing: Callable, tmp_path: Path, photograph: np.ndarray
+):
+    save(tmp_path / "in.png", photograph[:48, :54])
+    save(tmp_path / "small.png", np.ones((9, 9), np.uint8))
+    save(tmp_path / "black.png", np.zeros((48, 54), np.uint8))
+    before = listing()
+    for name, says in (
+        ("small.png", "small.png: is 9x9 pixels, and the picture 54x48"),
+        ("black.png", "black.png: is 0 everywhere"),
+        ("none.png", "none.png: no such file"),
+    ):
+        run = convpinv(f"deblur in.png out.png --psf box:size=3 --mask {name}")
+        assert run.code == 2
+        assert says in run.error_line
+        assert listing() == before
+    run = convpinv("deblur in.png black.png --psf box:size=3 --mask black.png --overwrite")
+    assert run.code == 2
+    assert listing() == before
+
+
 def test_the_words_of_the_help_are_those_of_the_library():
     # "none" here and there; a denoiser of one's own has no place on a command line.
     from convpinv.imaging.deblur import BOUNDARIES, PRIORS
@@ -518,7 +567,7 @@ def test_the_demo(convpinv: Callable, listing: Callable, tmp_path: Path, monkeyp
     assert listing() == files | {"here/report.json"}
     assert "whole picture" in run.out
     assert "outermost 8 pixels" in run.out
-    assert run.out.count("Fourier, a diagonal of") == 1
+    assert run.out.count("alternating directions, a Fourier division") == 1
     assert max(len(line) for line in run.out.splitlines()) <= 102
     sharp, blurred, restored = (load(folder / f"{name}.png").astype(float) for name in ("sharp", "blurred", "restored"))
     assert gain(sharp, blurred, restored) > 3.0

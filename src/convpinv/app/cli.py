@@ -109,6 +109,10 @@ def deblur(
         ),
     ] = "auto",
     boundary: Annotated[Border, typer.Option(help="What lies beyond the border.")] = Border.UNKNOWN,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture of the same size: what is not 0 was seen, 0 marks bad pixels."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write what was done, as JSON.")] = None,
     overwrite: Overwrite = False,
@@ -129,6 +133,7 @@ def deblur(
             device=device.value,
             report=report,
             overwrite=overwrite,
+            mask=mask,
         )
         for line in restoring.deblur_file(request).lines:
             typer.echo(line)

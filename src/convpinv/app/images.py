@@ -28,13 +28,15 @@ _DEPTHS = {
 }
 
 
-def read(path: str | os.PathLike[str]) -> raster.Image:
+def read(path: str | os.PathLike[str], *, gaps: bool = False) -> raster.Image:
     """Read a picture.
 
     Parameters
     ----------
     path
         A PNG, JPEG or TIFF file; its content decides, not its name.
+    gaps
+        Whether NaN and infinity may stand for pixels that are not there.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def read(path: str | os.PathLike[str]) -> raster.Image:
     if kind == "tiff":
         from convpinv.app import tiff
 
-        return tiff.decode(data, path)
+        return tiff.decode(data, path, gaps=gaps)
     raise UnreadableFileError(path, f"{signatures.stranger(data)}; convert it to one of {READABLE}")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from convpinv import __version__
 from convpinv.app import images, outputs, psf_source
 from convpinv.app.console import Working, row
-from convpinv.app.files import TargetError
-from convpinv.app.raster import Image
+from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.raster import Image, size_text
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Request:
     device: str = "cpu"
     report: Path | None = None
     overwrite: bool = False
+    mask: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +66,17 @@ def deblur_file(request: Request) -> Outcome:
     # What can be refused without work is refused first, and the names before the contents.
     outputs.check_targets(
         {"OUT": request.target, "--report": request.report},
-        {"IN": request.source, "--psf": psf_source.file_of(request.psf)},
+        {"IN": request.source, "--psf": psf_source.file_of(request.psf), "--mask": request.mask},
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
     )
     if request.report is not None and request.report.suffix.lower() != ".json":
         raise TargetError(request.report, "reports are written as JSON; name it .json")
     images.format_of(request.target)
-    image = images.read(request.source)
+    image = images.read(request.source, gaps=True)
     images.check_format(image, request.target)
     source = psf_source.load(request.psf)
+    seen = None if request.mask is None else _mask(request.mask, image)
 
     from convpinv.imaging import deblur
 
@@ -86,6 +88,7 @@ def deblur_file(request: Request) -> Outcome:
             prior=request.prior,
             boundary=request.boundary,
             strength=request.strength,
+            mask=seen,
             full_output=True,
             progress=working,
         )
@@ -97,6 +100,7 @@ def deblur_file(request: Request) -> Outcome:
         "input": str(request.source),
         "output": str(request.target),
         "psf": source.text,
+        "mask": None if request.mask is None else str(request.mask),
         "device": _device_name(request.device),
         "seconds": round(seconds, 3),
         "clipped_pixels": clipped,
@@ -109,6 +113,18 @@ def deblur_file(request: Request) -> Outcome:
         files[request.report] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
     outputs.write_all(files)
     return Outcome(report, tuple(_summary(image, report)))
+
+
+def _mask(path: Path, image: Image) -> Any:
+    """Read which pixels were seen, (H, W): those that are not 0 in any channel."""
+    pixels = images.read(path).pixels
+    if pixels.shape[:2] != image.pixels.shape[:2]:
+        sizes = f"is {size_text(pixels.shape)} pixels, and the picture {size_text(image.pixels.shape)}"
+        raise UnreadableFileError(path, f"{sizes}; a mask must be of the picture's size")
+    seen = pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(-1)
+    if not seen.any():
+        raise UnreadableFileError(path, "is 0 everywhere; in a mask, what is not 0 was seen")
+    return seen
 
 
 def to_tensor(image: Image, device: str = "cpu") -> Tensor:
@@ -178,6 +194,7 @@ def _summary(image: Image, report: Mapping[str, Any]) -> list[str]:
     rows = [
         ("wrote", f"{report['output']}: {image.describe()}"),
         ("psf", report["psf"]),
+        *((("mask", report["mask"]),) if report["mask"] else ()),
         ("prior", report["prior"]),
         ("strength", _with_rule(report, "strength")),
         ("noise", _with_rule(report, "noise")),

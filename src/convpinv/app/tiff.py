@@ -21,14 +21,14 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _PER_INCH = {2: 1.0, 3: 2.54}
 
 
-def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
+def decode(data: bytes, path: str | os.PathLike[str], *, gaps: bool = False) -> Image:
     """Return the picture in the bytes of a TIFF file."""
     import tifffile
 
     with quiet():
         try:
             with tifffile.TiffFile(io.BytesIO(data)) as file:
-                return _decode(file, len(data), path)
+                return _decode(file, len(data), path, gaps)
         except (MemoryError, UnreadableFileError):
             raise
         except Exception as error:  # the codecs behind tifffile raise whatever they like on damaged data
@@ -36,7 +36,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
             raise UnreadableFileError(path, problem) from None
 
 
-def _decode(file: Any, size: int, path: str | os.PathLike[str]) -> Image:
+def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool) -> Image:
     import numpy as np
 
     if not len(file.pages):
@@ -77,7 +77,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str]) -> Image:
         notes.append("the 1-bit pixels were expanded: the output has 8 bits")
     values, alpha = raster.split_alpha(stored.astype(stored.dtype.newbyteorder("=")), path)
     bad = int(np.size(values) - np.isfinite(values).sum())
-    if bad:
+    if bad and (not gaps or bad == np.size(values)):
         raise UnreadableFileError(path, f"holds {bad} values that are NaN or infinite; fill them in first")
     if photometric == _WHITE_IS_ZERO:
         if values.dtype.kind != "u":

@@ -26,7 +26,7 @@ COUPLING = ("tv", "hyperlaplacian")
 # What the report calls a prior that is a function of the caller's.
 DENOISER = "denoiser"
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
-# Planes are worked on together up to this many pixels of the grid: about 2 GiB in float32.
+# Planes are worked on together up to this many pixels: at some 30 times their float32 size, 2 GiB.
 PIXELS_AT_ONCE = 2**24
 
 
@@ -54,7 +54,8 @@ def deblur(
 
     ==================== ======================= ===============================================================
     ``"tv"``             ``Σ |D x|``             total variation: flat areas and sharp edges; the default
-    ``"hyperlaplacian"`` ``Σ |D x|^p``           p = ``exponent``: edges sharper still
+    ``"hyperlaplacian"`` ``Σ |D x|^p``           p = ``exponent``: few strong edges; up to 0.6 dB better than "tv" on
+                                                 drawings and plain objects, up to 1 dB worse on fine texture
     ``"nonlocal"``       groups of like patches  the best picture, in 10 to 30 times the time of "tv"
     ``"gradient"``       ``½‖D x‖²``             generalised Tikhonov: smooth
     ``"tikhonov"``       ``½‖x − mean(y)‖²``     the damped pseudo-inverse (mean 0 for "zeros")
@@ -65,13 +66,16 @@ def deblur(
     Where the automatic restoration is not expected to be nearer to the scene than the picture is, the picture is given
     back, or a mixture of the two; the report says so in ``restored_share``. A given ``strength`` has it all.
 
-    With ``strength`` given, "gradient" and "tikhonov" are linear in the picture; the automatic choice is not.
+    A pixel that was not seen takes no part in the first term, a clipped one only on the side that it tells of. With
+    ``strength`` given, and nothing clipped or bounded, "gradient" and "tikhonov" are linear in the picture; the
+    automatic choice is not. The costs of "tv", "gradient" and "tikhonov" are convex.
 
     Parameters
     ----------
     image
         Array ``(H, W)`` or ``(H, W, C)``, channels last; or tensor ``(H, W)``, ``(C, H, W)`` or ``(B, C, H, W)``, on
-        any device. Real, of any range and units, in linear light for the blur to be a convolution.
+        any device. Real, of any range and units, in linear light for the blur to be a convolution. NaN and infinity
+        are pixels that were not seen; the report counts them.
     psf
         ``(h, w)``, or ``(C, h, w)`` with one PSF a channel, array or tensor; or a text as :func:`psf.parse` reads.
         Scaled to sum 1. Its centre is ``(h // 2, w // 2)``. Not larger than the picture.
@@ -95,8 +99,10 @@ def deblur(
         for "nonlocal" and a denoiser in their square (half the variance of the noise, and no rule is another), for the
         quadratic priors it has none.
     mask
-        How far each pixel is to be believed, of the picture's shape or ``(H, W)``: 1 or True was seen, 0 or False was
-        not (a bad pixel, a gap), anything between counts less. NaN and infinity in the picture were not seen.
+        Which pixels were seen, of the picture's shape or ``(H, W)``: True or 1; False or 0 for bad pixels, gaps,
+        whatever must not count. Numbers between are weights: w for a pixel whose noise is 1 / √w times as strong. What
+        a pixel of weight 0 holds has no influence at all; it is restored as the rest and the prior ask. None is 1
+        everywhere. Not for prior "none".
     clip
         ``(low, high)``: values at or beyond them are clipped light, whose truth lies at the level or beyond; None for
         either end, or for both, finds plateaus at the ends of the range that hide light.
@@ -131,17 +137,22 @@ def deblur(
     Warns
     -----
     ConvergenceWarning
-        If "tv", or "gradient" with the unknown border, reached its limit of iterations; with ``full_output`` the
-        report says so instead.
+        If "tv", or "gradient" with the unknown border or a mask, reached its limit of iterations; with
+        ``full_output`` the report says so instead.
 
     Notes
     -----
-    Cost: ``"tv"`` 10 to 400 iterations of about ten FFTs of the picture enlarged by the PSF, most often 20 to 100;
+    Cost: ``"tv"`` 10 to 400 iterations of four FFTs of the picture enlarged by the PSF, most often 20 to 100;
     ``"gradient"`` with the unknown border up to 1000 such iterations; the others one solve of :mod:`convpinv.linalg`.
     A PSF without symmetry is tried both ways round on a small part of the picture first, for the report: 0.2 s.
     Each plane is restored by itself, so a batch gives what its pictures give alone. Assumed and unchecked: one PSF for
     the whole picture, noise that is white and independent of the light, no gamma curve. Not differentiable: use
     :func:`convpinv.conv_pinv2d` in training.
+
+    Sources: M. S. C. Almeida and M. A. T. Figueiredo, "Deconvolving images with unknown boundaries using the
+    alternating direction method of multipliers", IEEE Transactions on Image Processing 22 (2013); D. Krishnan and R.
+    Fergus, "Fast image deconvolution using hyper-Laplacian priors", NIPS 2009; X. Bresson and T. F. Chan, "Fast dual
+    minimization of the vectorial total variation norm", Inverse Problems and Imaging 2 (2008).
 
     Examples
     --------
@@ -152,6 +163,9 @@ def deblur(
     >>> result = imaging.deblur(blurred, "motion:length=7,angle=20", full_output=True)
     >>> result.image.shape == blurred.shape, result.report.status
     (True, 'converged')
+    >>> blurred[10:12] = np.nan
+    >>> bool(np.isfinite(imaging.deblur(blurred, "motion:length=7,angle=20")).all())
+    True
     """
     call = "deblur"
     pictures = arguments.pictures(call, "image", image, largest_ndim=4, gaps=True)

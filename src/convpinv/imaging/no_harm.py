@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from convpinv.imaging.model import BlurModel
-from convpinv.imaging.regularization import PictureSpectrum
+from convpinv.imaging.regularization import FittedSpectrum
 from convpinv.imaging.regularization.spectrum import RINGS, SECTORS, banded_power, fit_spectrum
 
 # A PSF that passes every frequency with at least this share leaves noise and texture alike.
@@ -57,9 +57,11 @@ class Verdict:
 
 
 def judged(
-    model: BlurModel, planes: Tensor, restored: Tensor, sigma: Tensor, *, estimated: bool, sparse: bool
+    fitted: FittedSpectrum, planes: Tensor, restored: Tensor, share: float, *, estimated: bool, sparse: bool
 ) -> Verdict:
-    """Judge restored planes (N, H, W) against the blurred ones, of unit scale, with noise σ (N,).
+    """Judge restored planes (N, H, W) against the blurred ones, of unit scale, by the spectrum fitted to these.
+
+    The noise is what the fit found to be reckoned with, of which only ``share`` was.
 
     With x_W as above and ``d = restored − picture``, the estimated error along ``picture + w d`` is smallest at
     ``w* = ⟨x_W − y, d⟩ / ‖d‖²``, and from w* = 1/2 on the restoration is expected to be no further from the scene than
@@ -67,13 +69,14 @@ def judged(
 
     Notes
     -----
-    Cost: three FFTs a plane and a fit of the spectrum.
+    Cost: two FFTs a plane, and where not all of the noise was reckoned with another fit.
     """
-    spectrum = PictureSpectrum.of(model, planes)
+    model, spectrum = fitted.model, fitted.spectrum
+    sigma = fitted.fit.noise / share
     reach = max(taps / size for taps, size in zip(model.psf.shape, model.picture, strict=True))
     if spectrum.power.shape[-1] < 4 * RINGS * SECTORS or reach > LARGEST_REACH:
         return Verdict(torch.zeros_like(sigma), torch.ones_like(sigma))
-    fit = fit_spectrum(spectrum, sigma)
+    fit = fitted.fit if share == 1 else fit_spectrum(spectrum, sigma, examine_psf=False)
     kernel = _centred_transfer(model).flatten()[spectrum.kept]
     window = spectrum.window
     passed = math.sqrt(float(spectrum.transfer.min() / spectrum.transfer.max()))

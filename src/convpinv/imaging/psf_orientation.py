@@ -102,7 +102,7 @@ def orientation_of_plane(plane: Tensor, kernel: Tensor) -> Orientation:
     noise = (noise_of_planes(unit)).clamp(regularization.NOISE_FLOOR, regularization.NOISE_CEILING)
     as_given = BlurModel.build(kernel, (part.shape[0], part.shape[1]), UNKNOWN)
     # The spectrum, and so the strength, is the same both ways.
-    strength = regularization.automatic_strength("tv", as_given, unit, noise).strength
+    strength = regularization.automatic_strength("tv", regularization.FittedSpectrum.of(as_given, unit, noise)).strength
     # Turned about the same pixel: an even size has one row more before its centre than after it.
     odd = torch.nn.functional.pad(
         kernel, tuple((1 - kernel.shape[axis] % 2) * side for axis in (1, 0) for side in (0, 1))

@@ -18,7 +18,7 @@ from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.photon_report import RestoredPlane, RichardsonLucyReport, RichardsonLucyResult, report
 from convpinv.imaging.poisson_em import Photons, Progress, Run, minimised, plain_steps
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise, poisson_gaussian_of_planes
-from convpinv.imaging.regularization import automatic_strength
+from convpinv.imaging.regularization import FittedSpectrum, automatic_strength
 
 __all__ = ["RichardsonLucyReport", "RichardsonLucyResult", "richardson_lucy"]
 
@@ -281,7 +281,8 @@ def _strength(task: _Task, photons: Photons) -> tuple[float, tuple[str, ...]]:
     size = (seen.shape[-2], seen.shape[-1])
     model = BlurModel.build(task.kernel, size, task.boundary)
     level = torch.tensor([math.sqrt(variance) / deviation], dtype=torch.float64)
-    choice = automatic_strength("tv", model, ((filled - mean) / deviation)[None], level, complete=False)
+    fitted = FittedSpectrum.of(model, ((filled - mean) / deviation)[None], level, complete=False)
+    choice = automatic_strength("tv", fitted)
     strength = float(choice.strength[0]) * deviation / variance
     return min(max(strength, STRENGTHS[0]), STRENGTHS[1]), choice.warnings
 

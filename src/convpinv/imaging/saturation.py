@@ -26,10 +26,8 @@ def hiding(model: BlurModel, pictures: Tensor, deviation: Tensor, weight: Tensor
     every value taken as it is, and blurred again: where the unclipped pixels near a plateau are missed by no less than
     the others, it hides something. Treated as a bound, a plateau that hides nothing costs up to 1.5 dB.
     """
-    choice = regularization.automatic_strength(
-        "gradient", model, pictures[:, 0], deviation, "likelihood", complete=False
-    )
-    strength = choice.strength
+    fitted = regularization.FittedSpectrum.of(model, pictures[:, 0], deviation, complete=False)
+    strength = regularization.automatic_strength("gradient", fitted, "likelihood").strength
     step = DataStep(model, Observation(pictures, weight), smooth=True)
     penalty = strength.to(pictures.dtype).reshape(-1, 1, 1, 1)
     # Errors below the noise change nothing here: 5 to 40 steps.

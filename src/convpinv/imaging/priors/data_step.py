@@ -104,7 +104,7 @@ class DataStep:
         vector = system.first(target, penalty) if state is None else state.scene
         gap, weight = system.gap(vector, target, penalty)
         conditioned = system.precondition(gap, penalty)
-        direction, energy = conditioned, system.dot(gap, conditioned)
+        direction, energy = conditioned.clone(), system.dot(gap, conditioned)
         # energy is about ‖error‖² in the norm of the system, which is at least ρ times the plain one.
         goal = tolerance**2 * penalty[:, 0, 0, 0].to(energy) * centre[0].numel()
         iteration = 0
@@ -115,11 +115,12 @@ class DataStep:
             running = running & (curvature > 0)
             # A picture that has converged takes no part: a batch gives what its pictures give alone.
             length = torch.where(running, energy / curvature, 0.0).to(penalty).reshape(-1, 1, 1, 1)
-            vector = vector + length * direction
-            gap = gap - length * image
+            vector = vector.add_(length * direction) if iteration else vector + length * direction
+            gap.sub_(image.mul_(length))
+            del image, conditioned
             conditioned = system.precondition(gap, penalty)
             former, energy = energy, torch.where(running, system.dot(gap, conditioned), energy)
-            direction = conditioned + (energy / former).to(penalty).reshape(-1, 1, 1, 1) * direction
+            direction = direction.mul_((energy / former).to(penalty).reshape(-1, 1, 1, 1)).add_(conditioned)
             running = running & (energy > goal)
             iteration += 1
             if progress is not None:

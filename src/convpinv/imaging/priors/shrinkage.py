@@ -31,10 +31,10 @@ class Sparsity(abc.ABC):
         """Return φ of lengths."""
 
     @final
-    def shrink(self, differences: Tensor, threshold: Tensor) -> Tensor:
-        """Return argmin_w ``threshold · R(w) + ½ ‖w − differences‖²``: shorter, and of the same direction."""
+    def factor(self, differences: Tensor, threshold: Tensor) -> Tensor:
+        """Return the f (n, 1, rows, columns) for which f w is argmin_v ``threshold · R(v) + ½ ‖v − w‖²``."""
         long = length(differences)
-        return differences * self.shrunk(long, threshold).div_(long.clamp_(min=torch.finfo(long.dtype).tiny))
+        return self.shrunk(long, threshold).div_(long.clamp_(min=torch.finfo(long.dtype).tiny))
 
 
 @final

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from convpinv.imaging.grid import GridBlur, adjoint_differences, differences
+from convpinv.imaging.grid import GridBlur, add_differences, adjoint_differences
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.priors.constraint import Constraint
 from convpinv.imaging.priors.observation import Observation
@@ -190,23 +190,26 @@ class _Splitting:
         """
         rows, columns = self.model.picture
 
-        blurred = state.blurred.sub_(state.data_dual)
-        nearest = blurred.clone()
-        seen = state.observation.nearest(self.model.window(blurred), state.penalty)
-        nearest[..., :rows, :columns] = seen
-        state.data_dual = torch.sub(nearest, blurred, out=blurred)
-        spectrum = self.grid.adjoint(nearest.add_(state.data_dual))
+        # In place throughout: the dual's memory holds v, that of K x the target.
+        target, near = state.blurred, torch.sub(state.blurred, state.data_dual, out=state.data_dual)
+        target.copy_(near)
+        target[..., :rows, :columns] = state.observation.nearest(self.model.window(near), state.penalty)
+        state.data_dual = torch.sub(target, near, out=near)
+        spectrum = self.grid.adjoint(target.add_(state.data_dual))
 
-        steep = differences(state.scene).sub_(state.difference_dual)
-        shrunk = self.sparsity.shrink(steep, state.strength / (state.penalty * DIFFERENCE_WEIGHT))
+        # The minimiser is f v and the target (2 f − 1) v: the factor of each pixel is enough.
+        steep = add_differences(state.difference_dual.neg_(), state.scene)
+        factor = self.sparsity.factor(steep, state.strength / (state.penalty * DIFFERENCE_WEIGHT))
         if self.model.boundary_is_known:  # the border repeats the picture: it costs nothing of its own
-            free = steep.clone()
-            free[..., :rows, :columns] = self.model.window(shrunk)
-            shrunk = free
-        if not self.schedule.forgets:
-            state.difference_dual = torch.sub(shrunk, steep, out=steep)
-            shrunk.add_(state.difference_dual)
-        rest = adjoint_differences(shrunk).mul_(DIFFERENCE_WEIGHT)
+            inside, factor = self.model.window(factor), torch.ones_like(factor)
+            factor[..., :rows, :columns] = inside
+        if self.schedule.forgets:
+            rest = adjoint_differences(steep, factor)
+            state.difference_dual = steep.zero_()
+        else:
+            rest = adjoint_differences(steep, 2 * factor - 1)
+            state.difference_dual = steep.mul_(factor.sub_(1))
+        rest.mul_(DIFFERENCE_WEIGHT)
 
         if state.constraint is not None and state.constraint_dual is not None:
             copy = state.scene - state.constraint_dual
@@ -214,7 +217,12 @@ class _Splitting:
             state.constraint_dual = torch.sub(obeying, copy, out=copy)
             rest.add_(obeying + state.constraint_dual, alpha=CONSTRAINT_WEIGHT)
 
-        former = self.model.window(state.scene)
         spectrum.add_(self.grid.transform(rest)).mul_(self.inverse)
-        state.scene, state.blurred = self.grid.back(spectrum), self.grid.blurred(spectrum)
-        return (self.model.window(state.scene) - former).square().mean((-3, -2, -1)).sqrt()
+        # What is no longer needed goes before the next is made: a third of the loop's memory.
+        del rest, target, near, steep, factor
+        scene = self.grid.back(spectrum)
+        state.blurred, state.scene, former = scene, scene, state.scene
+        change = (self.model.window(scene) - self.model.window(former)).square_().mean((-3, -2, -1)).sqrt_()
+        del former
+        state.blurred = self.grid.back(spectrum.mul_(self.grid.transfer))
+        return change

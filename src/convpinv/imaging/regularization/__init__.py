@@ -11,7 +11,13 @@ from convpinv.imaging.regularization.rules import (
     automatic_strength,
 )
 from convpinv.imaging.regularization.selection import DISAGREEMENT, StrengthChoice, StrengthSelection
-from convpinv.imaging.regularization.spectrum import LARGEST_VARIANCE, PictureSpectrum, SpectrumFit, fit_spectrum
+from convpinv.imaging.regularization.spectrum import (
+    LARGEST_VARIANCE,
+    FittedSpectrum,
+    PictureSpectrum,
+    SpectrumFit,
+    fit_spectrum,
+)
 
 __all__ = [
     "DENOISERS",
@@ -22,6 +28,7 @@ __all__ = [
     "NOISE_FLOOR_OF_IDENTITY",
     "RULES",
     "SPARSE",
+    "FittedSpectrum",
     "PictureSpectrum",
     "SpectrumFit",
     "StrengthChoice",

@@ -101,7 +101,7 @@ def measured_strength(
     strength = torch.tensor([one.strength for one in selections], dtype=torch.float64, device=planes.device)
     edges = any(one.at_edge for one in selections)
     doubts = (f"the strength lies at an end of the range that {rule!r} searched",) if edges else ()
-    return StrengthChoice(strength, IN_WORDS[rule], selections, first.warnings + doubts)
+    return StrengthChoice(strength, IN_WORDS[rule], selections, first.warnings + doubts, first.spectrum)
 
 
 def _best(rule: str, tried: dict[float, Tensor]) -> Tensor:

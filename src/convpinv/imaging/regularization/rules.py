@@ -12,14 +12,13 @@ import math
 import torch
 from torch import Tensor
 
-from convpinv.imaging.model import BlurModel
 from convpinv.imaging.regularization.selection import StrengthChoice, StrengthSelection
 from convpinv.imaging.regularization.spectrum import (
     LOWEST_FREQUENCY,
+    FittedSpectrum,
     PictureSpectrum,
     SpectrumFit,
     banded_power,
-    fit_spectrum,
 )
 
 RULES = ("likelihood", "discrepancy", "gcv", "sure")
@@ -75,19 +74,15 @@ IN_WORDS = {
 
 def automatic_strength(
     prior: str,
-    model: BlurModel,
-    planes: Tensor,
-    sigma: Tensor,
+    fitted: FittedSpectrum,
     rule: str | None = None,
     *,
-    complete: bool = True,
     exponent: float = 1.0,
 ) -> StrengthChoice:
     """Choose the strength of a prior from the picture's spectrum alone, with the receipt.
 
-    ``complete`` says whether every pixel was seen, and all alike; else neither an error of the PSF is looked for, nor
-    is the picture validated against itself. One fit of the spectrum (:func:`fit_spectrum`) gives the size τ of the
-    differences, the readable share f and the noise σ that the restoration has to reckon with:
+    The fit of the spectrum (:func:`fit_spectrum`) gives the size τ of the differences, the readable share f and the
+    noise σ that the restoration has to reckon with; a picture with gaps is not validated against itself:
 
     ============== ======================================================================================
     ``"gradient"`` generalised cross-validation, which knows neither σ nor τ; by likelihood ``σ² / τ²``, the Wiener
@@ -104,27 +99,26 @@ def automatic_strength(
 
     Notes
     -----
-    Cost: that of the fit, and of 97 evaluations of the spectrum for the receipt. The alternatives of ``"tv"`` are
+    Cost: 97 evaluations of the spectrum for the receipt. The alternatives of ``"tv"`` are
     those of "gradient", turned into sizes of differences, ``τ = σ / √λ``, and these into strengths.
 
     The known alternative for total variation, the fixed point ``λ TV(x) = θ σ² N`` of J. P. Oliveira, J. M.
     Bioucas-Dias and M. A. T. Figueiredo (Signal Processing 89, 2009), needs a θ between 0.04 and 3 depending on blur
     and noise, and at high noise its two sides are so nearly parallel that it runs away.
     """
-    spectrum = PictureSpectrum.of(model, planes)
+    spectrum, fit, sigma = fitted.spectrum, fitted.fit, fitted.sigma
     power = exponent if prior == "hyperlaplacian" else 1.0
-    fit = fit_spectrum(spectrum, sigma, examine_psf=complete)
     if rule is None:
-        rule = DEFAULT_RULES[prior] if complete else "likelihood"
+        rule = DEFAULT_RULES[prior] if fitted.complete else "likelihood"
     low, high, steps = CANDIDATES
-    candidates = torch.logspace(low, high, steps, dtype=torch.float64, device=planes.device)
+    candidates = torch.logspace(low, high, steps, dtype=torch.float64, device=sigma.device)
     selections = [
         _selection(prior, spectrum, fit, candidates, float(sigma[index]), index, rule, power)
-        for index in range(len(planes))
+        for index in range(len(sigma))
     ]
-    strength = torch.tensor([chosen.strength for chosen in selections], dtype=torch.float64, device=planes.device)
+    strength = torch.tensor([chosen.strength for chosen in selections], dtype=torch.float64, device=sigma.device)
     words = WIENER if prior == "gradient" and rule == "likelihood" else IN_WORDS[prior]
-    return StrengthChoice(strength, words, tuple(selections), _warnings(fit, selections))
+    return StrengthChoice(strength, words, tuple(selections), _warnings(fit, selections), fitted)
 
 
 def _selection(

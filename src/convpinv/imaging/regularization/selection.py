@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from convpinv.imaging.regularization.spectrum import FittedSpectrum
+
 # Rules that lie further apart than this speak against each other.
 DISAGREEMENT = 10.0
 
@@ -96,9 +98,13 @@ class StrengthSelection:
 
 @dataclass(frozen=True)
 class StrengthChoice:
-    """The strength of a prior for each plane (N,), the rule in words, the receipts, and what speaks against it."""
+    """The strength of a prior for each plane (N,), the rule in words, the receipts, and what speaks against it.
+
+    ``spectrum`` is what it stands on.
+    """
 
     strength: Tensor
     rule: str
-    selections: tuple[StrengthSelection, ...] = ()
-    warnings: tuple[str, ...] = ()
+    selections: tuple[StrengthSelection, ...]
+    warnings: tuple[str, ...]
+    spectrum: FittedSpectrum

@@ -219,6 +219,26 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
     )
 
 
+@dataclass(frozen=True)
+class FittedSpectrum:
+    """The spectrum of planes (N, H, W) under a blur, and what fits it with their noise ``sigma`` (N,).
+
+    ``complete`` says whether every pixel was seen, and all alike; else no error of the PSF is looked for.
+    """
+
+    model: BlurModel
+    spectrum: PictureSpectrum
+    fit: SpectrumFit
+    sigma: Tensor
+    complete: bool
+
+    @staticmethod
+    def of(model: BlurModel, planes: Tensor, sigma: Tensor, *, complete: bool = True) -> FittedSpectrum:
+        """Take the spectrum and fit it."""
+        spectrum = PictureSpectrum.of(model, planes)
+        return FittedSpectrum(model, spectrum, fit_spectrum(spectrum, sigma, examine_psf=complete), sigma, complete)
+
+
 def _costs(gain: Tensor, power: Tensor, noise: Tensor, candidates: Tensor) -> Tensor:
     """Return the negative log-likelihood of each candidate log τ²."""
     costs = []
