@@ -11,6 +11,7 @@ from torch import Tensor
 from convpinv.imaging import no_harm, regularization, saturation
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Task
+from convpinv.imaging.model import BlurModel
 from convpinv.imaging.report import Job
 from convpinv.imaging.solving import solve
 
@@ -111,7 +112,8 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
     job, model, material, some = task.job, task.models[index], task.material, slice(index, None, len(task.models))
     planes, noise = task.unit.pictures[:, some].flatten(0, 1), task.deviation[:, some].flatten()
     spectral = "likelihood" if job.rule else None
-    complete = material.weight is None
+    # Light that was cut off is no error of the PSF, but would be taken for one: lamps, 2.5 dB below.
+    complete = material.is_complete
     if fitted is None:
         looked_at = planes
         if material.weight is not None:
@@ -156,10 +158,14 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
     gain, weight = torch.empty_like(task.deviation), torch.empty_like(task.deviation)
     for index, part in enumerate(chosen.parts):
         some = slice(index, None, len(task.models))
+        planes, result = task.unit.pictures[:, some].flatten(0, 1), restored[:, some].flatten(0, 1)
+        if material.clipped is not None:
+            # The spectrum knows nothing of light that was cut off: what was made of it is not held against the result.
+            result = torch.where(_reached(material.clipped[:, some].flatten(0, 1), task.models[index]), planes, result)
         judged = no_harm.judged(
             part.spectrum,
-            task.unit.pictures[:, some].flatten(0, 1),
-            restored[:, some].flatten(0, 1),
+            planes,
+            result,
             share,
             estimated=task.job.estimated,
             sparse=task.job.prior not in ("gradient", "tikhonov"),
@@ -167,3 +173,12 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
         gain[:, some] = judged.gain.reshape(count, -1)
         weight[:, some] = judged.weight.reshape(count, -1)
     return no_harm.Verdict(gain.flatten(), weight.flatten())
+
+
+def _reached(clipped: Tensor, model: BlurModel) -> Tensor:
+    """Return the pixels that the light of clipped ones reaches, by the PSF: planes (N, H, W)."""
+    near = (clipped != 0).to(torch.float32)[:, None]
+    for axis, taps in enumerate(model.psf.shape):
+        size = (2 * (taps // 2) + 1, 1) if axis == 0 else (1, 2 * (taps // 2) + 1)
+        near = torch.nn.functional.max_pool2d(near, size, 1, (size[0] // 2, size[1] // 2))
+    return near[:, 0] > 0

@@ -216,11 +216,13 @@ def deblur(
     job = Job(
         prior, boundary, number, estimated, rounding, progress, rule, levels.found, power, limits, denoiser=denoiser
     )
-    restored = torch.empty_like(stack)
+    groups = _groups(len(stack), len(kernels), shared, stack[0].numel())
+    restored = stack.new_empty(stack.shape if len(groups) > 1 else 0)
     pieces = []
-    for planes in _groups(len(stack), len(kernels), shared, stack[0].numel()):
+    for group in groups:
         shape = (-1, shared, *stack.shape[-2:])
-        first = int(planes[0]) % len(kernels)
+        planes = slice(group.start, group.stop, group.step)  # copies nothing
+        first = group.start % len(kernels)
         material = Material(
             stack[planes].reshape(shape),
             _of_one_size(kernels if shared > 1 else kernels[first : first + 1]),
@@ -228,9 +230,12 @@ def deblur(
             None if weight is None else weight[planes].reshape(shape),
             None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
         )
-        piece = restore(job, material)
-        restored[planes] = piece.planes
-        pieces.append((planes, piece))
+        parts, piece = restore(job, material)
+        if len(groups) > 1:
+            restored[planes] = parts
+        else:
+            restored = parts
+        pieces.append((group, piece))
     if limits != (None, None):
         restored.clamp_(*limits)
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))
@@ -242,19 +247,18 @@ def deblur(
     return result
 
 
-def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[Tensor]:
-    """Return the indices of planes that are worked on together: no more than memory likes.
+def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[range]:
+    """Return the planes that are worked on together, no more than memory likes.
 
     Whole pictures of ``shared`` channels, or single planes of one PSF.
     """
-    at_once = max(1, PIXELS_AT_ONCE // pixels)
-    if shared > 1:
-        pictures = torch.arange(count).reshape(-1, shared).split(max(1, at_once // shared))
-        return [group.flatten() for group in pictures]
-    groups: list[Tensor] = []
-    for channel in range(kernels):
-        groups += torch.arange(channel, count, kernels).split(at_once)
-    return groups
+    step = 1 if shared > 1 else kernels
+    at_once = max(1, PIXELS_AT_ONCE // (pixels * shared)) * shared * step
+    return [
+        range(first + start, min(start + at_once, count), step)
+        for first in range(step)
+        for start in range(0, count, at_once)
+    ]
 
 
 def _of_one_size(kernels: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.regularization import FittedSpectrum
-from convpinv.imaging.regularization.spectrum import RINGS, SECTORS, banded_power, fit_spectrum
+from convpinv.imaging.regularization.spectrum import RINGS, SECTORS, banded_power, fit_spectrum, window
 
 # A PSF that passes every frequency with at least this share leaves noise and texture alike.
 AMBIGUOUS = 0.1
@@ -78,17 +78,17 @@ def judged(
         return Verdict(torch.zeros_like(sigma), torch.ones_like(sigma))
     fit = fitted.fit if share == 1 else fit_spectrum(spectrum, sigma, examine_psf=False)
     kernel = _centred_transfer(model).flatten()[spectrum.kept]
-    window = spectrum.window
+    taper = window(model.picture, planes.device)
     passed = math.sqrt(float(spectrum.transfer.min() / spectrum.transfer.max()))
     ambiguous = estimated and passed > AMBIGUOUS
     nothing, everything = SPARSE if sparse else QUADRATIC
     gains, weights = [], []
-    for index, (plane, result) in enumerate(zip(planes.to(torch.float64), restored.to(torch.float64), strict=True)):
-        level = float(sigma[index])
+    for index, (plane, result) in enumerate(zip(planes, restored, strict=True)):
+        plane, level = plane.to(torch.float64), float(sigma[index])
         if ambiguous:
             level = believable_noise(plane, level, passed)
-        picture = torch.fft.rfft2(window * plane).flatten()[spectrum.kept]
-        step = torch.fft.rfft2(window * (result - plane)).flatten()[spectrum.kept]
+        picture = torch.fft.rfft2(taper * plane).flatten()[spectrum.kept]
+        step = torch.fft.rfft2((result - plane).mul_(taper)).flatten()[spectrum.kept]
         length = float(step.abs().square().sum())
         power = banded_power(spectrum, spectrum.power[index], level**2, float(fit.power[index]))
         seen = (kernel.abs().square() * power + level**2).clamp(min=1e-300)

@@ -96,10 +96,12 @@ def patches_of(plane: Tensor, seen: Tensor | None = None) -> Patches | None:
     slow, fast = (part.to(plane.device) for part in _cosines(height, width))
     if not len(fast):  # patches of one pixel
         return None
-    empty, full = _energies(pixels @ fast.T, tile)
+    mean, slowly = pixels.mean(1), (pixels @ slow.T).square().sum(1)
+    pixels = pixels @ fast.T  # nothing else is needed of them, and there are many
+    empty, full = _energies(pixels, tile)
     return Patches(
-        mean=pixels.mean(1),
-        slow=(pixels @ slow.T).square().sum(1),
+        mean=mean,
+        slow=slowly,
         empty=empty.square().sum(1),
         full=full.square().sum(1),
         directions=empty.shape[1],

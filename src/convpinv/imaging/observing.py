@@ -55,7 +55,7 @@ def weights(call: str, pictures: arguments.Pictures, mask: object) -> Tensor | N
 
 
 def clipped(pictures: arguments.Pictures, weight: Tensor | None, levels: Levels) -> Tensor | None:
-    """Return +1 where a seen value is clipped from above, −1 from below, 0 elsewhere (N, H, W); None for nowhere."""
+    """Return +1 where a seen value is clipped from above, −1 from below, else 0 (N, H, W), int8; None for nowhere."""
     stack = pictures.stack
     if levels.found:
         planes = [
@@ -70,7 +70,7 @@ def clipped(pictures: arguments.Pictures, weight: Tensor | None, levels: Levels)
             signs[stack <= levels.low] = -1
         if weight is not None:
             signs[weight == 0] = 0
-    return signs.to(stack) if bool(signs.any()) else None
+    return signs if bool(signs.any()) else None
 
 
 def account(pictures: arguments.Pictures, weight: Tensor | None) -> Account:

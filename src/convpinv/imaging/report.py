@@ -97,16 +97,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """Restored planes in the picture's units, and what the report says of them, float64."""
+    """What the report says of planes that were restored together, float64."""
 
-    planes: Tensor
     scale: Tensor
     noise: Tensor
     noise_share: float
     strength: Tensor
     rule: str
     residual: Tensor
-    restoration: priors.Restoration
+    solver: str
+    iterations: int
+    status: str
     warnings: tuple[str, ...]
     selections: tuple[StrengthSelection, ...] = ()
     verdict: Verdict | None = None
@@ -127,21 +128,21 @@ def report(
     job: Job,
     pictures: Pictures,
     psf_findings: tuple[str, ...],
-    pieces: list[tuple[Tensor, Piece]],
+    pieces: list[tuple[range, Piece]],
     account: Account,
 ) -> DeblurReport:
-    """Put together what was found on the PSF and what the pieces say, each with the indices of its planes."""
+    """Put together what was found on the PSF and what the pieces say, each with its planes."""
 
     def gathered(name: str) -> Tensor:
         values = torch.zeros(len(pictures.stack), dtype=torch.float64)
         for planes, piece in pieces:
-            values[planes] = getattr(piece, name).to(values)
+            values[list(planes)] = getattr(piece, name).to(values)
         return values
 
     strength, residual, noise, scale = (gathered(name) for name in ("strength", "residual", "noise", "scale"))
     last = pieces[-1][1]
     doubts = [*psf_findings, *(warning for _, piece in pieces for warning in piece.warnings)]
-    statuses = [piece.restoration.status for _, piece in pieces]
+    statuses = [piece.status for _, piece in pieces]
     stopped = [status for status in statuses if status.startswith("stopped")]
     if stopped:
         doubts.append(f"the iteration {stopped[0]}, before its tolerance; a larger strength converges faster")
@@ -167,8 +168,8 @@ def report(
         strength_rule=last.rule,
         noise=_one_or_many(noise),
         noise_rule=noise_rule,
-        solver=last.restoration.solver,
-        iterations=max(piece.restoration.iterations for _, piece in pieces),
+        solver=last.solver,
+        iterations=max(piece.iterations for _, piece in pieces),
         residual=_one_or_many(residual),
         status=stopped[0] if stopped else statuses[0],
         warnings=tuple(dict.fromkeys(doubts)),
@@ -180,11 +181,9 @@ def report(
     )
 
 
-def _in_order(pieces: list[tuple[Tensor, Piece]]) -> tuple[StrengthSelection, ...]:
+def _in_order(pieces: list[tuple[range, Piece]]) -> tuple[StrengthSelection, ...]:
     """Return the receipts in the order of the planes; none where a plane has none."""
-    found = {
-        int(plane): chosen for planes, piece in pieces for plane, chosen in zip(planes, piece.selections, strict=False)
-    }
+    found = {plane: chosen for planes, piece in pieces for plane, chosen in zip(planes, piece.selections, strict=False)}
     complete = len(found) == sum(len(planes) for planes, _ in pieces)
     return tuple(found[plane] for plane in sorted(found)) if complete else ()
 

@@ -29,19 +29,19 @@ HARDLY_BLURS = (
 NOTHING_VARIES = "the picture does not vary by more than the rounding of its values: it is given back as it is"
 
 
-def restore(job: Job, material: Material) -> Piece:
-    """Restore pictures that share their PSFs."""
+def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
+    """Restore pictures that share their PSFs: planes (n · C, H, W) in the pictures' units, and what is said of them."""
     pictures = material.pictures
     if job.automatic and material.is_complete and all(is_point(kernel) for kernel in material.kernels):
         return _untouched(pictures, material.sigma)
     size = (pictures.shape[-2], pictures.shape[-1])
     models = [BlurModel.build(kernel, size, job.boundary) for kernel in material.kernels]
-    transfers = [model.transfer() for model in models]
+    ends = [torch.aminmax(model.transfer()) for model in models]
     # The strength refers to a PSF whose largest transfer is 1.
-    gain = max(float(transfer.max()) for transfer in transfers)
+    gain = max(float(end.max) for end in ends)
     doubts: tuple[str, ...] = ()
     sigma, share = material.sigma, 1.0
-    passed = math.sqrt(min(float(transfer.min()) / float(transfer.max()) for transfer in transfers))
+    passed = math.sqrt(min(float(end.min) / float(end.max) for end in ends))
     if job.automatic and job.prior != "none" and passed > READABLE_TRANSFER:
         share = CAUTIOUS_SHARE[0] - CAUTIOUS_SHARE[1] * passed
         sigma = share * sigma
@@ -60,27 +60,30 @@ def restore(job: Job, material: Material) -> Piece:
         task = dataclasses.replace(task, material=material)
     chosen = choosing.strength(task)
     restoration = solve_apart(task, chosen.strength, chosen.first)
-    verdict = choosing.verdict(task, chosen, restoration.planes, share)
-    if verdict is not None:
+    solved = restoration.planes
+    verdict = choosing.verdict(task, chosen, solved, share)
+    if verdict is not None and bool((verdict.weight < 1).any()):
         weight = verdict.weight.reshape(pictures.shape[:2])[..., None, None].to(unit.pictures)
-        restoration = dataclasses.replace(restoration, planes=torch.lerp(unit.pictures, restoration.planes, weight))
+        solved = torch.lerp(unit.pictures, solved, weight)
 
+    misfit = _misfit(models, solved, unit.pictures, material)
+    restored = unit.in_units(solved)
     kept = unit.flat & keeps_constants
-    solved = torch.where(kept[:, None, None, None], unit.pictures, restoration.planes)
-    restored = torch.where(kept[:, None, None, None], material.pictures, unit.in_units(solved))
+    if bool(kept.any()):
+        restored[kept] = material.pictures[kept]
     channels = pictures.shape[1]
     scale = unit.scale.repeat_interleave(channels)
     units = choosing.strength_units(job, unit.scale)
-    misfit = _misfit(models, solved, unit.pictures, material)
-    return Piece(
-        restored.flatten(0, 1),
+    said = Piece(
         scale,
         sigma.flatten(),
         share,
         (restoration.strength.to(units) * units / gain).repeat_interleave(channels),
         chosen.rule,
         misfit.to(scale) * scale,
-        dataclasses.replace(restoration, planes=restoration.planes.flatten(0, 1)),
+        restoration.solver,
+        restoration.iterations,
+        restoration.status,
         doubts + chosen.warnings + restoration.warnings,
         tuple(
             one.in_units(float(factor) / gain, float(size))
@@ -89,16 +92,16 @@ def restore(job: Job, material: Material) -> Piece:
         verdict,
         0 if material.clipped is None else int((material.clipped != 0).sum()),
     )
+    return restored.flatten(0, 1), said
 
 
-def _untouched(pictures: Tensor, sigma: Tensor) -> Piece:
+def _untouched(pictures: Tensor, sigma: Tensor) -> tuple[Tensor, Piece]:
     """Give pictures back: where nothing blurs, and nobody says how much noise there is, nothing is to be done."""
     planes, nothing = pictures.flatten(0, 1), torch.zeros_like(sigma.flatten())
     solver = "none: the PSF is one point"
-    restoration = priors.Restoration(planes, nothing, solver, 0, "converged")
     doubts = ("the PSF is one point: there is no blur to undo, and the picture is given back as it is",)
     scale = Unit.of(planes[:, None], True, 0.0).scale
-    return Piece(planes, scale, sigma.flatten(), 1.0, nothing, solver, nothing, restoration, doubts)
+    return planes.clone(), Piece(scale, sigma.flatten(), 1.0, nothing, solver, nothing, solver, 0, "converged", doubts)
 
 
 def _misfit(models: list[BlurModel], restored: Tensor, pictures: Tensor, material: Material) -> Tensor:

@@ -15,7 +15,8 @@ class Observation:
     The data term of a pixel is ``½ w (u − y)²`` with u the blurred picture: w = 1 for a pixel that was seen, 0 for one
     that was not, anything between for one that is noisier than the others. A clipped pixel says only on which side of
     y the truth lies: its term counts on the other side alone. ``weight`` and ``clipped`` are (n or 1, C or 1, H, W);
-    None is 1, and 0, everywhere. ``clipped`` is +1 where the truth may be higher than y, −1 where it may be lower.
+    None is 1, and 0, everywhere. ``clipped``, int8, is +1 where the truth may be higher than y, −1 where it may be
+    lower.
     """
 
     data: Tensor
@@ -64,5 +65,5 @@ class Observation:
         return Observation(
             self.data.to(dtype),
             None if self.weight is None else self.weight.to(dtype),
-            None if self.clipped is None else self.clipped.to(dtype),
+            self.clipped,
         )

@@ -40,7 +40,7 @@ AXIS = 2.5
 LOWEST_FREQUENCY = 0.02
 SCORING_STEPS = 4
 # More frequencies than this tell nothing new of a handful of numbers.
-MOST_FREQUENCIES = 2**17
+MOST_FREQUENCIES = 2**15
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PictureSpectrum:
 
     ``transfer`` is |K|², ``differences`` |D|², both (F,); ``power`` is scaled so that white noise has its variance.
     ``rows`` and ``columns`` are the frequencies in cycles a pixel. ``leaked_blur`` and ``leaked_scene`` are
-    |K|² / |D|² and 1 / |D|² as they are seen through the ``window`` (H, W). ``kept`` (F,) are the indices of the
+    |K|² / |D|² and 1 / |D|² as they are seen through the :func:`window`. ``kept`` (F,) are the indices of the
     frequencies on the flattened half plane.
     """
 
@@ -60,44 +60,35 @@ class PictureSpectrum:
     columns: Tensor
     leaked_blur: Tensor
     leaked_scene: Tensor
-    window: Tensor
+    picture: tuple[int, int]
     kept: Tensor
 
     @staticmethod
     def of(model: BlurModel, planes: Tensor) -> PictureSpectrum:
         """Take the spectrum through a Hann window: edges would leak into frequencies that the blur has emptied."""
         seen = BlurModel(model.psf, model.picture, model.picture, Boundary.CIRCULAR)
-        along = [
-            torch.hann_window(size + 2, periodic=False, dtype=torch.float64, device=planes.device)[1:-1]
-            for size in model.picture
-        ]
-        window = along[0][:, None] * along[1]
-        own = torch.fft.irfft2(torch.fft.rfft2(window).abs().square(), s=model.picture) / window.square().sum()
-        transfer, differences = seen.transfer(), seen.difference_transfer()
+        taper = window(model.picture, planes.device)
+        own = torch.fft.irfft2(torch.fft.rfft2(taper).abs().square(), s=model.picture) / taper.square().sum()
         rows = torch.fft.fftfreq(model.picture[0], dtype=torch.float64, device=planes.device)[:, None]
         columns = torch.fft.rfftfreq(model.picture[1], dtype=torch.float64, device=planes.device)[None]
-        chosen = 1 + _evenly(transfer.numel() - 1).to(planes.device)
+        chosen = 1 + _evenly(rows.shape[0] * columns.shape[1] - 1).to(planes.device)
 
         def leaked(power: Tensor) -> Tensor:
             """Convolve an expected power with the window's spectrum: a product with the window's autocorrelation."""
             power[0, 0] = 0
-            return torch.fft.rfft2(torch.fft.irfft2(power, s=model.picture) * own).real.clamp(min=0)
+            return torch.fft.rfft2(torch.fft.irfft2(power, s=model.picture).mul_(own)).real.flatten()[chosen].clamp_(0)
 
         powers = []
         for plane in planes.to(torch.float64):
-            tapered = window * (plane - (window * plane).sum() / window.sum())
-            power = torch.fft.rfft2(tapered).abs().square() / window.square().sum()
-            powers.append(power.flatten()[chosen])
-        parts = [
-            transfer,
-            differences,
-            rows.expand_as(transfer),
-            columns.expand_as(transfer),
-            leaked(transfer / differences),
-            leaked(1 / differences),
-        ]
-        gains, steps, down, right, blurred, scene = (part.flatten()[chosen] for part in parts)
-        return PictureSpectrum(torch.stack(powers), gains, steps, down, right, blurred, scene, window, chosen)
+            tapered = (plane - (taper * plane).sum() / taper.sum()).mul_(taper)
+            powers.append(torch.fft.rfft2(tapered).flatten()[chosen].abs().square() / taper.square().sum())
+        # One after the other: each is as large as the picture, and only some of its frequencies are kept.
+        scene = leaked(seen.difference_transfer().reciprocal_())
+        transfer, differences = seen.transfer(), seen.difference_transfer()
+        gains, steps = transfer.flatten()[chosen], differences.flatten()[chosen]
+        blurred = leaked(transfer.div_(differences))
+        down, right = (part.expand_as(transfer).flatten()[chosen] for part in (rows, columns))
+        return PictureSpectrum(torch.stack(powers), gains, steps, down, right, blurred, scene, model.picture, chosen)
 
     def nearest_bin(self) -> Tensor:
         """Return the ring and sector of each frequency, as one index; the lowest and the corners take the nearest."""
@@ -110,10 +101,18 @@ class PictureSpectrum:
     def sectors(self) -> tuple[Tensor, Tensor]:
         """Return the indices of the frequencies that have a spectrum, and :meth:`nearest_bin` there."""
         radius = torch.sqrt(self.rows.square() + self.columns.square())
-        height, width = self.window.shape
+        height, width = self.picture
         slanted = (self.rows.abs() * height > AXIS) & (self.columns * width > AXIS)
         used = torch.nonzero(slanted & (radius > LOWEST_FREQUENCY) & (radius < 0.5))[:, 0]
         return used, self.nearest_bin()[used]
+
+
+def window(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return the Hann window that pictures are seen through, (H, W), float64: nowhere 0."""
+    rows, columns = (
+        torch.hann_window(taps + 2, periodic=False, dtype=torch.float64, device=device)[1:-1] for taps in size
+    )
+    return rows[:, None] * columns
 
 
 def _evenly(count: int) -> Tensor:
