@@ -31,7 +31,7 @@ from convpinv.imaging.priors.shrinkage import Sparsity
 DIFFERENCE_WEIGHT = 0.3
 # The squared weight of the constraints, against that of the blurred picture.
 CONSTRAINT_WEIGHT = 0.3
-# The first scene is the generalised Tikhonov solution of this strength.
+# The first scene is the generalised Tikhonov solution of at least this strength.
 FIRST_STRENGTH = 1e-2
 # Change of the picture in one step, against its deviation.
 TOLERANCE = 1e-3
@@ -43,7 +43,8 @@ class Schedule:
 
     It grows ``steps`` times and then stays. ``fewest`` and ``most`` bound the iterations; where ``fewest`` is ``most``
     the plan is the whole iteration, and nothing is asked of its last step. ``forgets``: the differences keep no dual,
-    so that the growing penalty alone draws them to the picture's (half-quadratic splitting).
+    so that the growing penalty alone draws them to the picture's (half-quadratic splitting). The first scene has
+    ``first`` times the strength λ.
     """
 
     start: float = 0.35
@@ -52,6 +53,7 @@ class Schedule:
     fewest: int = 10
     most: int = 400
     forgets: bool = False
+    first: float = 0.0
 
     @property
     def is_plan(self) -> bool:
@@ -61,8 +63,10 @@ class Schedule:
 
 # For costs that are not convex. Held at one penalty, the loop ends in a poor minimum (1 to 5 dB below total variation);
 # so it does with a growing one where the differences keep a dual (0.3 to 1 dB below). This plan is the best of thirty.
+# It keeps what noise stands in the first scene: with that of 1e-2 at 3 % of noise up to 4.4 dB less than with 4 λ,
+# which costs 0.25 dB at worst on sixteen cases; λ gains as much, 16 λ no more.
 # Source: D. Krishnan and R. Fergus, "Fast image deconvolution using hyper-Laplacian priors", NIPS 2009.
-CONTINUATION = Schedule(start=0.3, growth=1.15, steps=40, fewest=40, most=40, forgets=True)
+CONTINUATION = Schedule(start=0.3, growth=1.15, steps=40, fewest=40, most=40, forgets=True, first=4.0)
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,10 @@ class _Splitting:
         """Return the state at a first scene: generalised Tikhonov, of the picture continued over the grid."""
         grid = self.grid
         spectrum = grid.adjoint(self.model.extended(problem.observation.data))
-        spectrum.div_(grid.power + FIRST_STRENGTH * grid.differences)
+        strength = problem.strength.to(problem.observation.data.dtype).reshape(-1, 1, 1, 1)
+        first = (self.schedule.first * strength).clamp(min=FIRST_STRENGTH)
+        spectrum.div_(grid.power + first * grid.differences)
         scene, blurred = grid.back(spectrum), grid.blurred(spectrum)
-        strength = problem.strength.to(scene.dtype).reshape(-1, 1, 1, 1)
         count, channels, rows, columns = scene.shape
         return _State(
             observation=problem.observation,
