@@ -138,3 +138,25 @@ def test_refuses_levels_in_one_line(clip, says):
     picture = np.random.default_rng(0).random((9, 9))
     with pytest.raises(ArgumentError, match=f"^deblur: {says}"):
         deblur(picture, "gaussian:sigma=0.5", clip=clip)
+
+
+LAMPS = [("gaussian:sigma=2", 5), ("defocus:radius=4", 3), ("motion:length=15,angle=30", 3)]
+
+
+@pytest.mark.parametrize(("kernel", "away"), LAMPS)
+def test_lamps_leave_no_rings(kernel, away):
+    # Lamps of 1.6 to 8 times the clipping level over a smooth ground: taken as it is, 0.1 to 0.8 of full scale.
+    rows, columns = np.mgrid[:180, :180]
+    scene = 0.3 + 0.1 * np.sin(columns / 25) * np.cos(rows / 31)
+    for row, column, radius, light in ((50, 50, 5, 4.0), (120, 60, 8, 2.0), (70, 130, 3, 8.0), (135, 135, 11, 1.6)):
+        scene[(rows - row) ** 2 + (columns - column) ** 2 < radius**2] = light
+    photo = np.round(np.clip(blur(scene, kernel, noise=0.005, seed=0), 0, 1) * 255) / 255
+    top, left = ((whole - part) // 2 for whole, part in zip(scene.shape, photo.shape, strict=True))
+    truth = scene[top : top + photo.shape[0], left : left + photo.shape[1]]
+    outside = np.logical_not(binary_dilation((photo >= 1) | (truth >= 1), iterations=away))
+
+    def highest(**options):
+        return np.abs(np.clip(deblur(photo, kernel, **options), 0, 1) - truth)[outside].max()
+
+    assert highest() < 0.05
+    assert highest(clip=False) > 0.1

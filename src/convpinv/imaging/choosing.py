@@ -19,6 +19,8 @@ from convpinv.imaging.solving import solve
 STRENGTHS = (1e-15, 1e15)
 # Pixels of less than this share of the largest weight are filled in where the strength is chosen.
 BELIEVED = 0.5
+# What the light of clipped pixels reaches is filled in there, if so much of the picture is left.
+MOSTLY = 0.5
 # Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
 MOST_CLIPPED = 0.005
 # The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
@@ -115,12 +117,7 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
     # Light that was cut off is no error of the PSF, but would be taken for one: lamps, 2.5 dB below.
     complete = material.is_complete
     if fitted is None:
-        looked_at = planes
-        if material.weight is not None:
-            # The spectrum of pixels that are hardly believed would be that of their noise.
-            weights = material.weight[:, some].flatten(0, 1)
-            looked_at = filled(planes, weights * (weights >= BELIEVED * weights.amax((-2, -1), keepdim=True)))
-        fitted = regularization.FittedSpectrum.of(model, looked_at, noise, complete=complete)
+        fitted = regularization.FittedSpectrum.of(model, _looked_at(task, model, some), noise, complete=complete)
     choice = regularization.automatic_strength(job.prior, fitted, spectral, exponent=job.exponent)
     if job.rule in (None, "likelihood"):
         return choice
@@ -143,6 +140,24 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
         return solve(dataclasses.replace(alone, unit=unit), tried).planes[:, 0]
 
     return regularization.measured_strength(job.rule, model, planes, noise, choice, restored, seen)
+
+
+def _looked_at(task: Task, model: BlurModel, some: slice) -> Tensor:
+    """Return the planes (N, H, W) whose spectrum stands for the scene: what would mislead is filled in smoothly."""
+    material, planes = task.material, task.unit.pictures[:, some].flatten(0, 1)
+    if material.is_complete:
+        return planes
+    believed = torch.ones_like(planes)
+    if material.weight is not None:
+        # The spectrum of pixels that are hardly believed would be that of their noise.
+        weights = material.weight[:, some].flatten(0, 1)
+        believed = weights * (weights >= BELIEVED * weights.amax((-2, -1), keepdim=True))
+    if material.clipped is not None:
+        # Lamps would speak for a scene of sharp contrasts all over, and noise be left in.
+        apart = believed.masked_fill(_reached(material.clipped[:, some].flatten(0, 1), model), 0.0)
+        left = (apart > 0).to(torch.float32).mean((-2, -1)) >= MOSTLY
+        believed = torch.where(left[:, None, None], apart, believed)
+    return filled(planes, believed)
 
 
 def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_harm.Verdict | None:
