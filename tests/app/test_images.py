@@ -271,8 +271,8 @@ def test_tiff_keeps_its_description_while_it_is_true(tmp_path: Path):
     with tifffile.TiffFile(tmp_path / "out.tif") as file, tifffile.TiffFile(tmp_path / "in.tif") as before:
         assert file.pages.first.tags[270].value == before.pages.first.tags[270].value
     # What tifffile writes of the shape is no longer true of a window, and OME's sizes are those of the window.
-    for options in ({}, {"ome": True}):
-        tifffile.imwrite(tmp_path / "sized.tif", array, **options)
+    for ome in (False, True):
+        tifffile.imwrite(tmp_path / "sized.tif", array, ome=ome)
         image = images.read(tmp_path / "sized.tif")
         data, _ = images.encode(image.with_pixels(image.pixels[2:, 3:], 2, 3), "x.tif")
         with tifffile.TiffFile(io.BytesIO(data)) as file:

@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import imagecodecs
@@ -44,7 +44,7 @@ def same(one: np.ndarray, other: np.ndarray) -> None:
     assert one.dtype.newbyteorder("=") == other.dtype.newbyteorder("=")
     kind = f"u{one.dtype.itemsize}"
     bits = [np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).view(kind) for array in (one, other)]
-    np.testing.assert_array_equal(*bits)
+    np.testing.assert_array_equal(bits[0], bits[1])
 
 
 def exif() -> bytes:
@@ -180,8 +180,8 @@ def test_ome_tiff(check: Callable, tmp_path: Path, order: str, depth: str):
     metadata = (
         {"axes": order, **OME, "Channel": {"Name": ["DAPI", "GFP", "RFP"]}} if "C" in order else {"axes": order, **OME}
     )
-    more = {"photometric": "rgb"} if "S" in order else {"photometric": "minisblack"}
-    tifffile.imwrite(tmp_path / "in.ome.tif", array, ome=True, metadata=metadata, **more)
+    photometric = "rgb" if "S" in order else "minisblack"
+    tifffile.imwrite(tmp_path / "in.ome.tif", array, ome=True, metadata=metadata, photometric=photometric)
     said = check("in.ome.tif", "out.ome.tif")
     assert "OME-XML" in said
     with tifffile.TiffFile(tmp_path / "in.ome.tif") as before, tifffile.TiffFile(tmp_path / "out.ome.tif") as after:
@@ -284,7 +284,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_zarr(check: Callable, tmp_path: Path, depth: str, version: int):
+def test_zarr(check: Callable, tmp_path: Path, depth: str, version: Literal[2, 3]):
     array = values(depth, (3, 40, 50))
     options: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if version == 2 else {
         "dimension_names": ["z", "y", "x"], "shards": (2, 32, 32),
@@ -303,7 +303,7 @@ def test_zarr(check: Callable, tmp_path: Path, depth: str, version: int):
             assert json.loads(files_below(tmp_path / "out.zarr")[name]) == json.loads(body)
 
 
-def ome_zarr(folder: Path, array: np.ndarray, version: int) -> dict[str, Any]:
+def ome_zarr(folder: Path, array: np.ndarray, version: Literal[2, 3]) -> dict[str, Any]:
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
     scale = [{"type": "scale", "scale": [0.5, 0.1, 0.1]}]
     attributes = {"multiscales": [{"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": scale}]}]}
@@ -315,7 +315,7 @@ def ome_zarr(folder: Path, array: np.ndarray, version: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_ome_zarr(check: Callable, tmp_path: Path, version: int):
+def test_ome_zarr(check: Callable, tmp_path: Path, version: Literal[2, 3]):
     array = values("uint16", (3, 40, 50))
     attributes = ome_zarr(tmp_path / "in.zarr", array, version)
     said = check("in.zarr", "out.zarr")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app.files import UnreadableFileError
+from convpinv.app.quiet import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,8 +209,9 @@ def orientation_of(exif: bytes | None) -> int:
 
     block = Pillow.Exif()
     try:
-        block.load(b"Exif\0\0" + exif)
-        value = block.get(0x0112, 1)
+        with quiet():
+            block.load(b"Exif\0\0" + exif)
+            value = block.get(0x0112, 1)
     except Exception:  # a damaged block is handed on byte for byte, and states nothing
         return 1
     return value if value in range(1, 9) else 1
