@@ -53,8 +53,8 @@ class Curve:
             values = np.where(size >= (self.a * self.d + self.b) ** self.g, values, size / self.c)
         return np.copysign(values, light).astype(light.dtype)
 
-    def noise(self, sigma: float, values: NDArray[Any]) -> Any:
-        """Return what noise of deviation ``sigma`` in a file's values is in light, one number a channel.
+    def noise(self, sigma: Any, values: NDArray[Any]) -> Any:
+        """Return what noise of deviation ``sigma``, one or one a channel, is in light.
 
         The curve is steeper in the lights than in the shadows; the root mean square of its slope over the picture
         keeps the noise's energy.

@@ -142,7 +142,7 @@ def _restored(
     """Restore each plane of a picture; return the pixels, the report, and notes on planes that were left alone."""
     import numpy as np
 
-    from convpinv.imaging import deblur
+    from convpinv.imaging import deblur, estimate_noise
 
     _check_device(request.device)
     psf = psf.to(request.device)
@@ -155,8 +155,12 @@ def _restored(
             empty.append(name)
             continue
         working.name = f"{request.source}, {name}" if name else str(request.source)
-        noise = request.noise
+        noise, estimated = request.noise, False
         if light.curve is not None:
+            # The noise of a picture for the screen is nearer to white in its own values; in light it grows with the
+            # brightness, and the estimate, which looks at the calmest patches, would be that of the shadows.
+            if noise is None and seen is None and np.isfinite(plane).all():
+                noise, estimated = estimate_noise(plane), True
             noise = None if noise is None else light.curve.noise(noise, plane)
             plane = light.curve.decode(plane)
         result = deblur(
@@ -168,6 +172,7 @@ def _restored(
             strength=request.strength,
             mask=None if seen is None else seen[index] if seen.ndim > 2 else seen,
             full_output=True,
+            noise_is_estimate=estimated,
             progress=working if len(planes) == 1 else None,
         )
         working(count + 1, len(planes))
@@ -177,7 +182,10 @@ def _restored(
             pixels = found
         else:
             pixels[index] = found
-        reports.append((name, result.report.to_dict()))
+        report = result.report.to_dict()
+        if light.curve is not None and noise is not None:
+            report["noise_rule"] += ", in the values of the file; here as its root mean square in light"
+        reports.append((name, report))
     left = []
     if empty:
         others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""

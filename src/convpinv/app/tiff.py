@@ -106,6 +106,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
             "bigtiff": bool(file.is_bigtiff),
             "description": _bytes_of(tags, 270),
             "kind": "ome" if file.is_ome else "imagej" if file.is_imagej else "",
+            "declared": declared,
             "in_order": [entry.index for entry in series.pages] == list(range(len(series.pages))),
             "extrasamples": extras,
             "white_is_zero": white,

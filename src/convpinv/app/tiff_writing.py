@@ -76,12 +76,12 @@ def _description(image: Image, order: str, shape: tuple[int, ...]) -> bytes:
     """Return the text that says what the axes are: the picture's own as far as it stays true."""
     own = image.native.get("description", b"").rstrip(b"\0") if image.format == "tiff" else b""
     moved = "window" in image.native
+    true = not moved and order == image.stored_axes and image.native.get("declared") in (None, order)
     if image.format == "tiff" and image.native.get("kind") == "ome":
-        kept = not moved and image.native.get("in_order")
-        return own if kept and order == image.stored_axes else _ome(own, order, shape)
+        return own if true and image.native.get("in_order") else _ome(own, order, shape)
     if own.startswith(b"{") and b'"shape"' in own:
         own = b""  # tifffile's own note of shape and axes is written anew
-        if not moved and order == image.stored_axes:
+        if true and (image.native.get("declared") or not image.axes):
             return image.native["description"].rstrip(b"\0")
     if own and not own.startswith(b"{"):
         return own
