@@ -13,6 +13,7 @@ import tifffile
 import zarr
 from astropy.io import fits
 from PIL import Image as Pillow
+from zarr.codecs import BloscCodec
 
 Content = bytes | Mapping[str, bytes]
 # Numbers that headers dislike: none, all, the largest of each width.
@@ -89,6 +90,9 @@ def sound_files(folder: Path) -> dict[str, Content]:
         "sky_of_floats.fits": _fits(stack.astype(np.float32)),
         "third.zarr": _zarr(folder / "3", stack, zarr_format=3, chunks=(1, 8, 8), shards=(2, 16, 16)),
         "second.zarr": _zarr(folder / "2", stack, zarr_format=2, chunks=(1, 8, 8)),
+        "blosc.zarr": _zarr(
+            folder / "b", stack, zarr_format=3, chunks=(1, 8, 8), shards=(2, 16, 16), compressors=[BloscCodec()]
+        ),
     }
 
 

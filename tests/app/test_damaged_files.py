@@ -24,7 +24,7 @@ TIMES = 130
 NAMES = (
     "grey.png", "colour.png", "colour.jpg", "colour.webp", "lossy.webp", "plain.tif", "packed.tif", "lzw.tif",
     "zstd.tif", "ome.tif", "imagej.tif", "planar.tif", "grey.npy", "sky.fits", "sky_of_floats.fits", "third.zarr",
-    "second.zarr",
+    "second.zarr", "blosc.zarr",
 )  # fmt: skip
 # Above what the interpreter holds by then; a sound file here takes a few kilobytes.
 ROOM = 2**30
@@ -131,6 +131,16 @@ def test_a_wrong_ending_is_no_harm(convpinv: Callable, tmp_path: Path):
     run = convpinv("deblur in.png out.tif --check-io")
     assert (run.code, run.err) == (0, "")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), np.arange(12).reshape(3, 4))
+
+
+@pytest.mark.parametrize("name", ["second.zarr", "blosc.zarr"])
+def test_blosc_is_not_trusted(sound: dict[str, damage.Content], name: str):
+    files = dict(sound[name])  # pyright: ignore[reportArgumentType, reportCallIssue]
+    chunk = next(key for key in files if key[-1].isdigit())
+    # The first block of a file: its header claims more bytes than there are, which the decoder would read.
+    files[chunk] = files[chunk][:12] + b"\x99\x99\x99\x39" + files[chunk][16:]
+    with pytest.raises(UnreadableFileError, match="is cut off or changed"):
+        images.decode(files, name)
 
 
 @pytest.mark.parametrize("target", ["out.tif", "out.npy", "out.fits", "out.zarr", "out.png", "out.webp"])

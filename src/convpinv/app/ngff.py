@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import axes as stack_axes
-from convpinv.app import raster
+from convpinv.app import blosc, raster
 from convpinv.app.files import MissingExtraError, UnreadableFileError, reason
 from convpinv.app.quiet import quiet
 from convpinv.app.raster import Image
@@ -76,6 +76,9 @@ def decode(
     raster.check_claim(path, (math.prod(chunks), 1), dtype.itemsize, held)
     names, remarks = stack_axes.resolve(path, shape, declared, axes)
     try:
+        broken = blosc.damaged(files, f"{name}/" if name else "", math.prod(chunks) * dtype.itemsize)
+        if broken is not None:
+            raise ValueError(f"the chunk {broken} is cut off or changed")
         with quiet():
             stored = np.asarray(array[...])
     except Exception as error:  # codecs raise whatever they like on damaged chunks, MemoryError for absurd sizes
