@@ -33,6 +33,12 @@ def tiff(array: np.ndarray, **options) -> bytes:
     return buffer.getvalue()
 
 
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
@@ -73,7 +79,8 @@ FILES = {
     "text.png": (b"not a picture at all, but long enough\n" * 9, "not a picture that this version knows"),
     "film.png": (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC"),
     "picture.gif": (saved(GREY, "GIF"), "is a GIF"),
-    "picture.webp": (saved(GREY, "WEBP"), "is a WebP"),
+    "cut.webp": (saved(NOISY, "WEBP")[:900], "is a damaged WebP"),
+    "packed.fits.gz": (b"\x1f\x8b" + b"\0" * 99, "is gzip-compressed"),
     "signature_only.png": (b"\x89PNG\r\n\x1a\n", "cut off"),
     "cut.png": (HALF["PNG"], "cut off"),
     "cut.jpg": (HALF["JPEG"], "damaged"),
@@ -88,13 +95,16 @@ FILES = {
         saved(Pillow.fromarray(GREY), "PNG", save_all=True, append_images=[Pillow.fromarray(GREY[::-1])]),
         "animated (2 frames)",
     ),
-    "pages.tif": (tiff(np.stack([GREY] * 5), photometric="minisblack"), "5 pages"),
-    "imagej_stack.tif": (tiff(np.stack([GREY] * 4), imagej=True), "4 pages"),
+    "pages.tif": (tiff(np.stack([GREY] * 5), photometric="minisblack", metadata=None), "has 3 axes (5 x 24 x 32)"),
+    "unnamed.npy": (npy(np.stack([GREY] * 4)), "name them with --axes, like --axes ZYX"),
+    "line.npy": (npy(GREY[0]), "a picture has two"),
+    "cut.npy": (npy(GREY)[:-1], "cut off"),
+    "lettered.npy": (npy(np.array([["a"]])), "holds str32 values"),
     "cmyk.jpg": (saved(Pillow.fromarray(COLOUR).convert("CMYK"), "JPEG"), "CMYK; convert it to RGB"),
     "cmyk.tif": (saved(Pillow.fromarray(COLOUR).convert("CMYK"), "TIFF"), "save it as grey or RGB"),
     "palette.tif": (saved(Pillow.fromarray(COLOUR).quantize(8), "TIFF"), "save it as grey or RGB"),
-    "int16.tif": (tiff(GREY.astype(np.int16)), "int16"),
-    "int32.tif": (tiff(GREY.astype(np.uint32)), "uint32"),
+    "int64.tif": (tiff(GREY.astype(np.int64)), "int64"),
+    "int64.npy": (npy(GREY.astype(np.uint64)), "uint64"),
     "twelve_bits.tif": (tiff(GREY.astype(np.uint16), bitspersample=12), "12-bit"),
     "complex.tif": (tiff(GREY.astype(np.complex64)), "complex64"),
     "five_channels.tif": (tiff(np.dstack([GREY] * 5), photometric="minisblack", planarconfig="contig"), "5 channels"),
@@ -112,7 +122,7 @@ def test_bad_picture(
 ):
     content, expected = FILES[name]
     (tmp_path / name).write_bytes(content)
-    run = convpinv(f"deblur {name} out.png --psf {PSF} --report out.json")
+    run = convpinv(f"deblur {name} out.tif --psf {PSF} --report out.json")
     assert run.code == 2
     assert run.error_line.startswith(f"convpinv deblur: {name}: ")
     assert expected in run.error_line
@@ -126,15 +136,13 @@ def test_bad_picture(
 @pytest.mark.parametrize(
     "command", [f"deblur IN out.png --psf {PSF}", f"blur IN out.png --psf {PSF}", "psf IN -o out.png"]
 )
-@pytest.mark.parametrize("name", ["folder", "cut.png", "damaged.npy", "zero.npy", "lettered.npy"])
+@pytest.mark.parametrize("name", ["folder", "cut.png", "damaged.npy"])
 def test_every_command_says_what_is_wrong_with_a_file(
     convpinv: Callable, listing: Callable, tmp_path: Path, command: str, name: str
 ):
     (tmp_path / "folder").mkdir()
     (tmp_path / "cut.png").write_bytes(HALF["PNG"])
     (tmp_path / "damaged.npy").write_bytes(b"\x93NUMPY\x01\0" + b"\0" * 20)
-    np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
-    np.save(tmp_path / "lettered.npy", np.array([["a"]]))
     before = listing()
     run = convpinv(command.replace("IN", name))
     assert run.code == 2

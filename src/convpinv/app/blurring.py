@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from convpinv.app import images, outputs, psf_source, raster
+from convpinv.app import axes, images, outputs, psf_source, raster, stacks
 from convpinv.app.console import Working, row
-from convpinv.app.restoring import clipped_line, to_pixels, to_tensor
+from convpinv.app.light import Light, choose
+from convpinv.app.restoring import clipped_line, plane_tensor, to_pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Request:
     seed: int | None = None
     boundary: str = "valid"
     overwrite: bool = False
+    linear: str = "auto"
+    axes: str | None = None
 
 
 def blur_file(request: Request) -> tuple[str, ...]:
@@ -48,29 +55,51 @@ def blur_file(request: Request) -> tuple[str, ...]:
         replaceable={("OUT", "IN")},
     )
     images.format_of(request.target)
-    image = images.read(request.source)
+    image = images.read(request.source, stacks=True, axes=axes.parse(request.axes))
     images.check_format(image, request.target)
     source = psf_source.load(request.psf)
 
-    from convpinv.imaging import blur
-
+    light = choose(image, request.linear)
     with Working(str(request.source)):
-        blurred = blur(to_tensor(image), source.psf, noise=request.noise, seed=request.seed, boundary=request.boundary)
-        pixels = to_pixels(blurred)
+        pixels = _blurred(image, source.psf, light, request)
     top, left = window(source.psf.shape[-2:]) if request.boundary == "valid" else (0, 0)
     result = image.with_pixels(pixels, top, left)
     data, clipped = images.encode(result, request.target)
     outputs.write_all({request.target: data})
+    lost = images.losses(image, request.target)
     rows = [("wrote", f"{request.target}: {result.describe()}"), ("psf", source.text)]
-    if pixels.shape[:2] != image.pixels.shape[:2]:
+    rows.append(("light", light.text))
+    if result.size != image.size:
         text = (
-            f"{raster.size_text(image.pixels.shape)} became {raster.size_text(pixels.shape)}: near the border the "
+            f"{raster.size_text(image.size)} became {raster.size_text(result.size)}: near the border the "
             "light comes from outside the picture, and a camera records none of what lies there"
         )
         rows.append(("size", text))
     rows.append(("clipped", clipped_line(result, clipped)))
-    rows += [("note", note) for note in (*image.remarks, *source.notes)]
+    rows += [("note", note) for note in (*image.remarks, *source.notes, *lost)]
     return tuple(line for name, text in rows for line in row(name, text))
+
+
+def _blurred(image: raster.Image, psf: Tensor, light: Light, request: Request) -> Any:
+    """Blur each plane of a picture in light, and add noise to the values as the file holds them."""
+    import numpy as np
+
+    from convpinv.imaging import blur
+
+    found = []
+    for count, (_, index) in enumerate(axes.planes(image)):
+        plane = image.pixels[index]
+        plane = plane if light.curve is None else light.curve.decode(plane)
+        kernel = stacks.psf_of_plane(psf, image, index)
+        # The planes of a stack have noise of their own; that of a single picture is the seed's.
+        seed = None if request.seed is None else request.seed + count
+        straight = request.noise if light.curve is None else 0.0
+        blurred = blur(plane_tensor(plane), kernel, noise=straight, seed=seed, boundary=request.boundary)
+        if light.curve is not None:
+            values = plane_tensor(light.curve.encode(to_pixels(blurred)))
+            blurred = blur(values, "box:size=1", noise=request.noise, seed=seed, boundary="circular")
+        found.append(to_pixels(blurred))
+    return found[0] if not image.axes else np.stack(found).reshape((*image.stack_shape, *found[0].shape))
 
 
 def window(psf_size: tuple[int, ...]) -> tuple[int, int]:

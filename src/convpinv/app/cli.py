@@ -56,6 +56,14 @@ class BlurBorder(enum.StrEnum):
     CIRCULAR = "circular"
 
 
+class Linear(enum.StrEnum):
+    """Whether the values of a file are decoded to light first."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Device(enum.StrEnum):
     """Where the computation runs."""
 
@@ -70,9 +78,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="The picture to read: PNG, JPEG or TIFF.")]
-Target = Annotated[Path, typer.Argument(metavar="OUT", help="The picture to write: .png, .jpg or .tif.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="IN", help="The picture to read: PNG, JPEG, WebP, TIFF, FITS, NPY or Zarr.")
+]
+Target = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The picture to write: .png, .jpg, .webp, .tif, .fits, .npy or .zarr.")
+]
 Psf = Annotated[str, typer.Option("--psf", metavar="SPEC|FILE", help=PSF_HELP)]
+Axes = Annotated[
+    str | None,
+    typer.Option(metavar="LETTERS", help="Name each axis of a file that does not, like TCZYX; S is for colours."),
+]
+AsLight = Annotated[Linear, typer.Option(help="Decode the curve of pictures for the screen, and encode again.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw into this file.")]
 
@@ -98,7 +115,7 @@ def convpinv(
 def deblur(
     source: Source,
     target: Target,
-    psf: Psf,
+    psf: Annotated[str | None, typer.Option("--psf", metavar="SPEC|FILE", help=PSF_HELP)] = None,
     prior: Annotated[Prior, typer.Option(help="What is assumed of the sharp picture.")] = Prior.TV,
     strength: Annotated[str, typer.Option(metavar="NUMBER|RULE|auto", help=STRENGTH_HELP)] = "auto",
     noise: Annotated[
@@ -113,6 +130,11 @@ def deblur(
         Path | None,
         typer.Option(metavar="FILE", help="A picture of the same size: what is not 0 was seen, 0 marks bad pixels."),
     ] = None,
+    linear: AsLight = Linear.AUTO,
+    axes: Axes = None,
+    check_io: Annotated[
+        bool, typer.Option("--check-io", help="Only read, write and compare: nothing is deblurred, and no PSF needed.")
+    ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write what was done, as JSON.")] = None,
     overwrite: Overwrite = False,
@@ -134,6 +156,9 @@ def deblur(
             report=report,
             overwrite=overwrite,
             mask=mask,
+            linear=linear.value,
+            axes=axes,
+            check_io=check_io,
         )
         for line in restoring.deblur_file(request).lines:
             typer.echo(line)
@@ -152,6 +177,8 @@ def blur(
         BlurBorder,
         typer.Option(help="What is read beyond the border; valid reads nothing and gives a smaller picture."),
     ] = BlurBorder.VALID,
+    linear: AsLight = Linear.AUTO,
+    axes: Axes = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Blur a picture as a camera does; the result is smaller by the reach of the point spread function."""
@@ -159,7 +186,7 @@ def blur(
     def work() -> None:
         from convpinv.app import blurring
 
-        request = blurring.Request(source, target, psf, noise, seed, boundary.value, overwrite)
+        request = blurring.Request(source, target, psf, noise, seed, boundary.value, overwrite, linear.value, axes)
         for line in blurring.blur_file(request):
             typer.echo(line)
 

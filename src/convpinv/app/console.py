@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.files import MissingExtraError, TargetError, UnreadableFileError
 from convpinv.app.psf_source import without_call
 from convpinv.arguments import ArgumentError, ConvpinvError
 
@@ -22,10 +22,6 @@ _SILENT_SECONDS = 1.0
 # Columns of a summary; a single word that is longer goes beyond.
 _WIDTH = 100
 _INDENT = " " * 10
-
-
-class MissingExtraError(ConvpinvError):
-    """An optional package is not installed; the message gives the command that installs it."""
 
 
 class ComputationError(ConvpinvError):
@@ -73,7 +69,7 @@ class Working:
     """
 
     def __init__(self, name: str):
-        self._name = name
+        self.name = name
         self._start = time.perf_counter()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -88,7 +84,7 @@ class Working:
 
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
             self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._name, total=total)
+            self._task = self._bar.add_task(self.name, total=total)
             self._bar.start()
         if self._task is not None:
             self._bar.update(self._task, completed=iteration, total=total)
@@ -105,12 +101,12 @@ class Working:
         if self._bar is not None:
             self._bar.stop()
         if isinstance(error, ArgumentError):
-            raise ArgumentError(f"{self._name}: {without_call(error)}") from error
+            raise ArgumentError(f"{self.name}: {without_call(error)}") from error
         if isinstance(error, ConvpinvError):
-            raise ComputationError(f"{self._name}: {without_call(error)}") from error
+            raise ComputationError(f"{self.name}: {without_call(error)}") from error
         if isinstance(error, RuntimeError) and _is_out_of_memory(error):
             problem = "not enough memory for this picture on this device; cut it into parts or use another device"
-            raise ComputationError(f"{self._name}: {problem}") from error
+            raise ComputationError(f"{self.name}: {problem}") from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

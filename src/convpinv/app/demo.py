@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import blurring, images, outputs, psf_source, raster, restoring
-from convpinv.app.console import MissingExtraError
-from convpinv.app.files import TargetError, reason
+from convpinv.app.files import MissingExtraError, TargetError, reason
 from convpinv.app.raster import Image
 
 if TYPE_CHECKING:

@@ -23,6 +23,10 @@ class UnreadableFileError(FileError):
     """An input file that cannot be read, or that holds what this version does not serve."""
 
 
+class MissingExtraError(ConvpinvError):
+    """An optional package is not installed; the message gives the command that installs it."""
+
+
 class TargetError(FileError):
     """An output file that cannot be written as asked; raised before the work starts."""
 

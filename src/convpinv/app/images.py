@@ -1,4 +1,4 @@
-"""Pictures in files: PNG, JPEG and TIFF, read and written at their own depth.
+"""Pictures in files, read and written at their own depth.
 
 The pixels travel as floating point; alpha, colour profile and EXIF travel beside them, untouched. What a file is,
 its first bytes say, never its name; what a file will be, its name says, and a name that cannot hold the picture is
@@ -12,31 +12,66 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convpinv.app import axes as stack_axes
 from convpinv.app import raster, signatures
 from convpinv.app.files import TargetError, UnreadableFileError, WriteError, read_bytes, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-READABLE = "PNG, JPEG and TIFF"
-FORMATS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-_NAMES = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
-_DEPTHS = {
-    "png": raster.INTEGER_DEPTHS,
-    "jpeg": ("uint8",),
-    "tiff": (*raster.INTEGER_DEPTHS, "float16", "float32", "float64"),
+READABLE = "PNG, JPEG, WebP, TIFF, FITS, NPY and Zarr"
+FORMATS: Mapping[str, str] = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".fts": "fits",
+    ".npy": "npy",
+    ".zarr": "zarr",
 }
+NAMES = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "tiff": "TIFF",
+    "fits": "FITS",
+    "npy": "NPY",
+    "zarr": "Zarr",
+}
+_DEPTHS = {
+    "png": ("uint8", "uint16"),
+    "jpeg": ("uint8",),
+    "webp": ("uint8",),
+    "tiff": raster.DEPTHS,
+    "fits": tuple(depth for depth in raster.DEPTHS if depth != "float16"),
+    "npy": raster.DEPTHS,
+    "zarr": raster.DEPTHS,
+}
+# Those that hold one picture and no stack.
+_SINGLE = ("png", "jpeg", "webp")
+# A file is bytes; a folder is the bytes of each file in it, by its name.
+Encoded = bytes | Mapping[str, bytes]
 
 
-def read(path: str | os.PathLike[str], *, gaps: bool = False) -> raster.Image:
+def read(
+    path: str | os.PathLike[str], *, gaps: bool = False, stacks: bool = False, axes: str | None = None
+) -> raster.Image:
     """Read a picture.
 
     Parameters
     ----------
     path
-        A PNG, JPEG or TIFF file; its content decides, not its name.
+        A file, or a folder of Zarr's; its content decides what it is, not its name.
     gaps
         Whether NaN and infinity may stand for pixels that are not there.
+    stacks
+        Whether the file may hold more than one plane.
+    axes
+        One letter for each axis of the array in the file, for files that do not say; see :mod:`convpinv.app.axes`.
 
     Returns
     -------
@@ -48,8 +83,35 @@ def read(path: str | os.PathLike[str], *, gaps: bool = False) -> raster.Image:
     UnreadableFileError
         With one line that names the file, the reason and the remedy.
     """
-    data = read_bytes(path)
+    from convpinv.app import ngff
+
+    folder = os.path.isdir(path) and ngff.is_folder(path)
+    data: Encoded = ngff.read_folder(path) if folder else read_bytes(path)
+    image = decode(data, path, gaps=gaps, axes=axes)
+    return image if stacks else stack_axes.single(image, path)
+
+
+def decode(data: Encoded, path: str | os.PathLike[str], *, gaps: bool = False, axes: str | None = None) -> raster.Image:
+    """Return the picture in the bytes of a file; parameters as for :func:`read`."""
+    if not isinstance(data, bytes):
+        from convpinv.app import ngff
+
+        return ngff.decode(data, path, gaps=gaps, axes=axes)
     kind = signatures.format_in(data)
+    if kind == "tiff":
+        from convpinv.app import tiff
+
+        return tiff.decode(data, path, gaps=gaps, axes=axes)
+    if kind == "fits":
+        from convpinv.app import fits
+
+        return fits.decode(data, path, gaps=gaps, axes=axes)
+    if kind == "npy":
+        from convpinv.app import npy
+
+        return npy.decode(data, path, gaps=gaps, axes=axes)
+    if axes is not None and axes not in ("YX", "YXS") and kind is not None:
+        raise UnreadableFileError(path, f"is a {NAMES[kind]}, which has the axes YX or YXS; leave --axes out")
     if kind == "png":
         from convpinv.app import png
 
@@ -58,61 +120,91 @@ def read(path: str | os.PathLike[str], *, gaps: bool = False) -> raster.Image:
         from convpinv.app import jpeg
 
         return jpeg.decode(data, path)
-    if kind == "tiff":
-        from convpinv.app import tiff
+    if kind == "webp":
+        from convpinv.app import webp
 
-        return tiff.decode(data, path, gaps=gaps)
+        return webp.decode(data, path)
     raise UnreadableFileError(path, f"{signatures.stranger(data)}; convert it to one of {READABLE}")
 
 
-def encode(image: raster.Image, path: str | os.PathLike[str]) -> tuple[bytes, int]:
+def encode(image: raster.Image, path: str | os.PathLike[str], *, gaps: bool = False) -> tuple[Any, int]:
     """Return the bytes of the file ``path`` for a picture, and how many pixels had to be clipped for it.
 
-    Integer depths are rounded to the nearest level; values outside [0, 1] are clipped there, and only there.
+    Integer depths are rounded to the nearest level; values outside the range are clipped there, and only there. For a
+    folder, its files by their names. ``gaps``: NaN may be written, where the depth has a place for it.
     """
     check_format(image, path)
-    stored, clipped = stored_values(image, path)
+    stored, clipped = stored_values(image, path, gaps=gaps)
     kind = format_of(path)
     try:
-        if kind == "png":
-            from convpinv.app import png
-
-            return png.encode(stored, image), clipped
-        if kind == "jpeg":
-            from convpinv.app import jpeg
-
-            return jpeg.encode(stored, image), clipped
-        from convpinv.app import tiff
-
-        return tiff.encode(stored, image), clipped
+        return _encoder(kind)(stored, image), clipped
     except (OSError, ValueError, RuntimeError) as error:  # a side over 65535 pixels for JPEG, too long an EXIF block
-        problem = f"cannot be written as {_NAMES[kind]} ({reason(error)}); choose another format"
+        problem = f"cannot be written as {NAMES[kind]} ({reason(error)}); choose another format"
         raise WriteError(path, problem) from None
 
 
-def stored_values(image: raster.Image, path: str | os.PathLike[str]) -> tuple[NDArray[Any], int]:
-    """Return pixels and alpha as the file stores them, (H, W) or (H, W, C), and the number of clipped pixels."""
+def _encoder(kind: str) -> Any:
+    if kind == "png":
+        from convpinv.app import png
+
+        return png.encode
+    if kind == "jpeg":
+        from convpinv.app import jpeg
+
+        return jpeg.encode
+    if kind == "webp":
+        from convpinv.app import webp
+
+        return webp.encode
+    if kind == "fits":
+        from convpinv.app import fits
+
+        return fits.encode
+    if kind == "npy":
+        from convpinv.app import npy
+
+        return npy.encode
+    if kind == "zarr":
+        from convpinv.app import ngff
+
+        return ngff.encode
+    from convpinv.app import tiff_writing
+
+    return tiff_writing.encode
+
+
+def stored_values(image: raster.Image, path: str | os.PathLike[str], *, gaps: bool = False) -> tuple[NDArray[Any], int]:
+    """Return pixels and alpha as the file stores them, samples last, and the number of clipped pixels."""
     import numpy as np
 
-    if not np.isfinite(image.pixels).all():
+    missing = ~np.isfinite(image.pixels)
+    if missing.any() and not (gaps and (image.blank is not None or not image.is_integer)):
         raise WriteError(path, "the result holds NaN or infinity; nothing was written")
     clipped = 0
     if image.is_integer:
-        top = np.iinfo(image.dtype).max
+        low, top = np.iinfo(image.dtype).min, np.iinfo(image.dtype).max
         levels = np.rint(image.pixels * top)
-        outside = (levels < 0) | (levels > top)
-        clipped = int((outside if outside.ndim == 2 else outside.any(axis=-1)).sum())
-        colours = np.clip(levels, 0, top).astype(image.dtype)
+        if missing.any():
+            levels[missing] = 0
+        outside = (levels < low) | (levels > top)
+        clipped = int((outside.any(axis=-1) if image.is_colour else outside).sum())
+        colours = np.clip(levels, low, top).astype(image.dtype)
+        if image.blank is not None:
+            # No pixel that is there may look like one that is not.
+            colours[colours == image.blank] = image.blank + (1 if image.blank < top else -1)
+            colours[missing] = image.blank
     else:
         colours = np.asarray(image.pixels)
         largest = np.finfo(image.dtype).max
-        if np.abs(colours).max(initial=0) > largest:
+        if np.abs(colours[~missing]).max(initial=0) > largest:
             raise WriteError(
                 path, f"the result exceeds {float(largest):.3g}, the largest number that {image.dtype} holds"
             )
         colours = colours.astype(image.dtype)
-    whole = colours if image.alpha is None else np.dstack([colours, image.alpha])
-    return np.ascontiguousarray(whole), clipped
+    if image.alpha is None:
+        return np.ascontiguousarray(colours), clipped
+    samples = colours if image.is_colour else colours[..., None]
+    return np.ascontiguousarray(np.concatenate([samples, image.alpha[..., None]], axis=-1)), clipped
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -127,10 +219,64 @@ def format_of(path: str | os.PathLike[str]) -> str:
 def check_format(image: raster.Image, path: str | os.PathLike[str]) -> None:
     """Refuse an output name whose format cannot hold the picture."""
     kind = format_of(path)
-    name = _NAMES[kind]
+    name = NAMES[kind]
     if image.dtype not in _DEPTHS[kind]:
-        remedy = "name it .png or .tif" if image.is_integer else "name it .tif"
+        remedy = "name it .png or .tif" if image.dtype == "uint16" else "name it .tif"
+        if kind == "fits":
+            raise TargetError(path, f"the picture is {image.dtype}, which FITS does not hold; name it .tif")
         holds = " or ".join(depth.removeprefix("uint") for depth in _DEPTHS[kind])
         raise TargetError(path, f"the picture is {image.dtype} and {name} holds {holds} bits of integers; {remedy}")
+    if image.axes and kind in _SINGLE:
+        raise TargetError(path, f"the picture is a stack ({image.describe()}) and {name} holds one; name it .tif")
     if kind == "jpeg" and image.alpha is not None:
         raise TargetError(path, "the picture has transparency (alpha) and JPEG holds none; name it .png or .tif")
+
+
+def losses(image: raster.Image, path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Say what of a picture the format of another name does not hold."""
+    kind = format_of(path)
+    if kind == image.format:
+        return ()
+    name, lost = NAMES[kind], []
+    bare = kind in ("npy", "zarr", "fits")
+    if image.icc is not None and bare:
+        lost.append("the colour profile")
+    if image.exif is not None and (bare or kind == "tiff"):
+        lost.append("the EXIF block" if bare else "the EXIF block but its orientation")
+    if image.exif is None and image.orientation != 1 and bare:
+        lost.append("the orientation")
+    if image.dpi is not None and (bare or kind == "webp"):
+        lost.append("the resolution")
+    if image.axes and kind in ("npy", "fits"):
+        lost.append(f"the names of the axes ({image.axes})")
+    lost += _own_losses(image)
+    notes = []
+    if lost:
+        notes.append(f"{name} has no place here for {', '.join(lost)}")
+    if kind == "webp" and not image.is_colour:
+        notes.append("WebP has no grey: the output is RGB with equal channels")
+    if "fits" in (image.format, kind):
+        notes.append(
+            "rows stay in the order of the file: FITS shows the first one at the bottom, other formats at the top"
+        )
+    return tuple(notes)
+
+
+def _own_losses(image: raster.Image) -> list[str]:
+    """Name what only the picture's own format holds of it."""
+    native = image.native
+    if image.format == "fits":
+        return ["the header with its coordinates"]
+    if image.format == "zarr":
+        return ["the attributes"]
+    if image.format == "webp":
+        return ["XMP"] if "xmp" in native else []
+    if image.format == "png":
+        texts = any(chunk[0] in (b"tEXt", b"zTXt", b"iTXt") for chunk in native.get("chunks", ()))
+        return ["the texts of the PNG"] if texts else []
+    if image.format == "tiff":
+        said = {"ome": ["the OME-XML"], "imagej": ["ImageJ's metadata"]}.get(native.get("kind", ""), [])
+        if not said and native.get("description"):
+            said = ["the description"]
+        return [*said, *(["the places on the earth"] if native.get("places") else [])]
+    return []

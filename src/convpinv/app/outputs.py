@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from convpinv.app import ngff
 from convpinv.app.files import TargetError, WriteError, reason
 
 
@@ -56,10 +58,11 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         target.exists()
     except OSError as error:
         raise TargetError(target, f"cannot be a file's name ({reason(error)}); choose another") from None
-    if target.is_dir():
+    folder_of_zarr = target.suffix.lower() == ".zarr" and target.is_dir() and ngff.is_folder(target)
+    if target.is_dir() and not folder_of_zarr:
         raise TargetError(target, "is a folder; name a file in it")
     if target.exists():
-        if not target.is_file():
+        if not target.is_file() and not folder_of_zarr:
             raise TargetError(target, "is not a regular file; name another one")
         if not overwrite:
             raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
@@ -75,10 +78,11 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise TargetError(target, f"the folder {folder} cannot be written ({reason(error)}); choose another") from None
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
+def write_all(files: Mapping[Path, bytes | Mapping[str, bytes]]) -> None:
     """Write files so that each is there whole or not at all.
 
-    Every file is first written beside its target and forced to the disk; only when all of them are, they take
+    A mapping in place of bytes makes a folder of files. Every file is first written beside its target and forced to
+    the disk; only when all of them are, they take
     their names. Whatever goes wrong before, nothing is left behind.
 
     Raises
@@ -101,16 +105,38 @@ def write_all(files: Mapping[Path, bytes]) -> None:
                 ) from None
         for temporary, target in staged.items():
             try:
-                os.replace(temporary, target)
+                _take_name(temporary, target)
             except OSError as error:
                 raise WriteError(target, f"could not be written ({reason(error)}); choose another name") from None
     finally:
         for temporary in staged:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
-def _write(temporary: Path, data: bytes, target: Path) -> None:
+def _take_name(temporary: Path, target: Path) -> None:
+    """Give what is staged its name; a folder that has the name goes only when the new one is there."""
+    if not temporary.is_dir() or not target.exists():
+        os.replace(temporary, target)
+        return
+    aside = temporary.with_suffix(".old")
+    os.replace(target, aside)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink()
+
+
+def _write(temporary: Path, data: bytes | Mapping[str, bytes], target: Path) -> None:
+    if not isinstance(data, bytes):
+        temporary.mkdir()
+        for name, body in data.items():
+            place = temporary / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _write(place, body, place)
+        return
     with open(temporary, "xb") as file:
         file.write(data)
         file.flush()

@@ -6,8 +6,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from convpinv.app.console import MissingExtraError
-from convpinv.app.files import TargetError
+from convpinv.app.files import MissingExtraError, TargetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

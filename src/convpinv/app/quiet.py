@@ -11,7 +11,7 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silence the warnings and the logs of the picture libraries, and nobody else's."""
-    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs", "PIL")]
+    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs", "PIL", "astropy")]
     before = [logger.disabled for logger in loggers]
     try:
         for logger in loggers:

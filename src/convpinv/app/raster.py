@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app.files import UnreadableFileError
+from convpinv.app.quiet import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INTEGER_DEPTHS = ("uint8", "uint16")
+# What is worked on; 64-bit integers are not: double precision has no room for them.
+DEPTHS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 
 
 # No lossless coder packs pixels tighter than about 1:1400, and JPEG stays near 1:1500 on a blank page; a file that
@@ -25,16 +27,17 @@ _HARMLESS_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """A picture from a file, and what has to go back into the next file with it.
+    """A picture from a file, or a stack of them, and what has to go back into the next file with it.
 
     Attributes
     ----------
     pixels
-        (H, W) or (H, W, 3). From integer depths, in [0, 1]; from floating-point files, the values as they are.
+        (H, W) or (H, W, 3), behind the axes of a stack. From integer depths, fractions of full scale, [0, 1] or
+        [-1, 1]; from floating-point files, the values as they are.
     dtype
-        The stored depth: ``uint8``, ``uint16``, ``float16``, ``float32`` or ``float64``.
+        The stored depth, one of ``DEPTHS``.
     alpha
-        (H, W) in the stored depth, passed through untouched, or None.
+        (…, H, W) in the stored depth, passed through untouched, or None.
     icc, exif
         The colour profile and the EXIF block (without the ``Exif`` marker of JPEG), byte for byte.
     orientation
@@ -45,6 +48,12 @@ class Image:
         What the file's own format carries further; used only where the output has the same format.
     notes
         What reading changed or left out, one sentence each, for the user.
+    axes
+        One letter for each axis of ``pixels``, ending in YX or YXS; empty for a single picture.
+    stored_axes
+        The same letters, and S for colours or alpha, in the order of the file; empty where the format fixes it.
+    blank
+        The integer that marks a pixel which is not there; such pixels are NaN here.
     """
 
     pixels: NDArray[Any]
@@ -58,16 +67,40 @@ class Image:
     dpi: tuple[float, float] | None = None
     native: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    axes: str = ""
+    stored_axes: str = ""
+    blank: int | None = None
 
     @property
     def is_integer(self) -> bool:
         """Whether the stored values are integers, so that the pixels are fractions of the full scale."""
-        return self.dtype in INTEGER_DEPTHS
+        return not self.dtype.startswith("float")
+
+    @property
+    def names(self) -> str:
+        """One letter for each axis of the pixels."""
+        return self.axes or ("YX" if self.pixels.ndim == 2 else "YXS")
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the last axis of the pixels is that of the colours."""
+        return self.names.endswith("S")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of each plane."""
+        at = self.names.index("Y")
+        return self.pixels.shape[at], self.pixels.shape[at + 1]
+
+    @property
+    def stack_shape(self) -> tuple[int, ...]:
+        """The lengths of the axes before rows and columns; empty for a single picture."""
+        return self.pixels.shape[: self.names.index("Y")]
 
     @property
     def layout(self) -> str:
         """The channels in words: grey, grey+alpha, RGB or RGB+alpha."""
-        return ("grey" if self.pixels.ndim == 2 else "RGB") + ("" if self.alpha is None else "+alpha")
+        return ("RGB" if self.is_colour else "grey") + ("" if self.alpha is None else "+alpha")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -81,15 +114,18 @@ class Image:
 
     def describe(self) -> str:
         """Width, height, channels and depth, for a summary line."""
-        return f"{size_text(self.pixels.shape)} {self.layout}, {self.dtype}"
+        planes = "".join(f", {name}={count}" for name, count in zip(self.names, self.stack_shape, strict=False))
+        return f"{size_text(self.size)} {self.layout}, {self.dtype}{planes}"
 
     def with_pixels(self, pixels: NDArray[Any], top: int = 0, left: int = 0) -> Image:
         """Return the same picture with other pixels; alpha is cut to the window that starts at (top, left)."""
-        height, width = pixels.shape[:2]
-        alpha = None if self.alpha is None else self.alpha[top : top + height, left : left + width]
+        at = self.names.index("Y")
+        height, width = pixels.shape[at : at + 2]
+        alpha = None if self.alpha is None else self.alpha[..., top : top + height, left : left + width]
         native = dict(self.native)
-        if (height, width) != self.pixels.shape[:2]:
-            native.pop("description", None)  # OME and ImageJ write the size into it, which is no longer true
+        if (height, width) != self.size:
+            # What the size or the place of the first pixel is written into has to be told where the window lies.
+            native["window"] = (top, left)
         return dataclasses.replace(self, pixels=pixels, alpha=alpha, native=native)
 
 
@@ -117,17 +153,45 @@ def unit_range(stored: NDArray[Any]) -> NDArray[Any]:
     """Return stored values as floating point: integers as fractions of full scale, the others as they are."""
     import numpy as np
 
-    if stored.dtype.kind == "u":
-        # float32 has 24 bits: every 16-bit level survives the division and comes back by rounding.
-        return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
-    return stored.astype(np.float64 if stored.dtype == np.float64 else np.float32)
+    if stored.dtype.kind in "ui":
+        # float32 has 24 bits: every level of 8 and 16 bits survives the division and comes back by rounding; 32 bits
+        # need the 53 of float64.
+        working = np.float32 if stored.dtype.itemsize <= 2 else np.float64
+        return stored.astype(working) / working(np.iinfo(stored.dtype).max)
+    return stored.astype(np.float64 if stored.dtype.itemsize == 8 else np.float32)
+
+
+def check_depth(path: str | os.PathLike[str], dtype: Any) -> str:
+    """Return the name of a NumPy dtype that is worked on, and refuse all others."""
+    name = dtype.newbyteorder("=").name
+    if dtype.kind not in "uif" or name not in DEPTHS:
+        shown = "structured" if dtype.kind == "V" else name
+        raise UnreadableFileError(path, f"holds {shown} values; save it as one of {', '.join(DEPTHS)}")
+    return name
+
+
+def check_gaps(path: str | os.PathLike[str], pixels: NDArray[Any], gaps: bool) -> None:
+    """Refuse values that are no numbers, unless they may stand for pixels that are not there."""
+    import numpy as np
+
+    if not gaps:
+        bad = int(pixels.size - np.isfinite(pixels).sum())
+        if bad:
+            raise UnreadableFileError(path, f"holds {bad} values that are NaN or infinite; fill them in first")
 
 
 def split_alpha(stored: NDArray[Any], path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Take (H, W), (H, W, 1 to 4) apart into the colours and alpha."""
-    channels = 1 if stored.ndim == 2 else stored.shape[2]
+    if stored.ndim == 2:
+        return stored, None
+    return split_samples(stored, path)
+
+
+def split_samples(stored: NDArray[Any], path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Take (…, 1 to 4) apart into grey (…) or colours (…, 3), and alpha (…)."""
+    channels = stored.shape[-1]
     if channels == 1:
-        return stored.reshape(stored.shape[:2]), None
+        return stored[..., 0], None
     if channels == 2:
         return stored[..., 0], stored[..., 1]
     if channels == 3:
@@ -145,8 +209,9 @@ def orientation_of(exif: bytes | None) -> int:
 
     block = Pillow.Exif()
     try:
-        block.load(b"Exif\0\0" + exif)
-        value = block.get(0x0112, 1)
+        with quiet():
+            block.load(b"Exif\0\0" + exif)
+            value = block.get(0x0112, 1)
     except Exception:  # a damaged block is handed on byte for byte, and states nothing
         return 1
     return value if value in range(1, 9) else 1

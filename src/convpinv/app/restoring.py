@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import images, outputs, psf_source
+from convpinv.app import axes, images, outputs, psf_source, stacks
 from convpinv.app.console import Working, row
-from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.files import TargetError, UnreadableFileError, read_bytes
+from convpinv.app.light import Light, choose
 from convpinv.app.raster import Image, size_text
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# Of more numbers, one a plane, the summary shows the range.
+_LISTED = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Request:
 
     source: Path
     target: Path
-    psf: str
+    psf: str | None = None
     prior: str = "tv"
     strength: float | str | None = None
     noise: float | None = None
@@ -35,6 +39,9 @@ class Request:
     report: Path | None = None
     overwrite: bool = False
     mask: Path | None = None
+    linear: str = "auto"
+    axes: str | None = None
+    check_io: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +70,10 @@ def deblur_file(request: Request) -> Outcome:
     ConvpinvError
         Of the class that says whether the input or the work was at fault. No file is left behind then.
     """
+    if request.check_io:
+        return _checked(request)
+    if request.psf is None:
+        raise ArgumentError("--psf is missing; give a file or a text like gaussian:sigma=1.6")
     # What can be refused without work is refused first, and the names before the contents.
     outputs.check_targets(
         {"OUT": request.target, "--report": request.report},
@@ -70,71 +81,180 @@ def deblur_file(request: Request) -> Outcome:
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
     )
-    if request.report is not None and request.report.suffix.lower() != ".json":
-        raise TargetError(request.report, "reports are written as JSON; name it .json")
+    _check_report(request.report)
     images.format_of(request.target)
-    image = images.read(request.source, gaps=True)
+    image = images.read(request.source, gaps=True, stacks=True, axes=axes.parse(request.axes))
     images.check_format(image, request.target)
+    _check_any(image, request.source)
+    light = choose(image, request.linear)
     source = psf_source.load(request.psf)
     seen = None if request.mask is None else _mask(request.mask, image)
 
-    from convpinv.imaging import deblur
-
     with Working(str(request.source)) as working:
-        result = deblur(
-            to_tensor(image, request.device),
-            source.psf.to(request.device),
-            noise=request.noise,
-            prior=request.prior,
-            boundary=request.boundary,
-            strength=request.strength,
-            mask=seen,
-            full_output=True,
-            progress=working,
-        )
-        pixels = to_pixels(result.image)
+        pixels, said, left = _restored(image, request, source.psf, seen, light, working)
         seconds = working.seconds
-    data, clipped = images.encode(image.with_pixels(pixels), request.target)
+    data, clipped = images.encode(image.with_pixels(pixels), request.target, gaps=bool(left))
     facts = {
         "version": __version__,
         "input": str(request.source),
         "output": str(request.target),
         "psf": source.text,
         "mask": None if request.mask is None else str(request.mask),
+        "light": light.text,
+        "axes": image.names,
         "device": _device_name(request.device),
         "seconds": round(seconds, 3),
         "clipped_pixels": clipped,
-        "notes": [*image.remarks, *source.notes],
-        **result.report.to_dict(),
+        "notes": [*image.remarks, *source.notes, *left, *images.losses(image, request.target)],
+        **said,
     }
     report = _plain(facts)
-    files = {request.target: data}
-    if request.report is not None:
-        files[request.report] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
-    outputs.write_all(files)
+    outputs.write_all({request.target: data, **_report_file(request.report, report)})
     return Outcome(report, tuple(_summary(image, report)))
 
 
+def _checked(request: Request) -> Outcome:
+    """Copy the file through reading and writing, and say what that kept."""
+    from convpinv.app import checking
+
+    _check_report(request.report)
+    facts, files = checking.check_file(
+        request.source,
+        request.target,
+        request.report,
+        axes=axes.parse(request.axes),
+        overwrite=request.overwrite,
+    )
+    report = _plain({"version": __version__, **facts})
+    outputs.write_all({**files, **_report_file(request.report, report)})
+    rows = [
+        ("wrote", f"{report['output']}: {report['picture']}"),
+        ("pixels", report["pixels"]),
+        ("kept", ", ".join(report["kept"]) or "nothing else was there"),
+        *(("note", note) for note in report["notes"]),
+    ]
+    return Outcome(report, tuple(line for name, text in rows for line in row(name, str(text))))
+
+
+def _restored(
+    image: Image, request: Request, psf: Tensor, seen: Any, light: Light, working: Working
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """Restore each plane of a picture; return the pixels, the report, and notes on planes that were left alone."""
+    import numpy as np
+
+    from convpinv.imaging import deblur, estimate_noise
+
+    _check_device(request.device)
+    psf = psf.to(request.device)
+    planes = list(axes.planes(image))
+    pixels = image.pixels if len(planes) == 1 and not image.axes else image.pixels.copy()
+    reports, empty = [], []
+    for count, (name, index) in enumerate(planes):
+        plane = image.pixels[index]
+        if not np.isfinite(plane).any():
+            empty.append(name)
+            continue
+        working.name = f"{request.source}, {name}" if name else str(request.source)
+        noise, estimated = request.noise, False
+        if light.curve is not None:
+            # The noise of a picture for the screen is nearer to white in its own values; in light it grows with the
+            # brightness, and the estimate, which looks at the calmest patches, would be that of the shadows.
+            if noise is None and seen is None and np.isfinite(plane).all():
+                noise, estimated = estimate_noise(plane), True
+            noise = None if noise is None else light.curve.noise(noise, plane)
+            plane = light.curve.decode(plane)
+        result = deblur(
+            plane_tensor(plane, request.device),
+            stacks.psf_of_plane(psf, image, index),
+            noise=noise,
+            prior=request.prior,
+            boundary=request.boundary,
+            strength=request.strength,
+            mask=None if seen is None else seen[index] if seen.ndim > 2 else seen,
+            full_output=True,
+            noise_is_estimate=estimated,
+            progress=working if len(planes) == 1 else None,
+        )
+        working(count + 1, len(planes))
+        found = to_pixels(result.image)
+        found = found if light.curve is None else light.curve.encode(found)
+        if pixels is image.pixels:
+            pixels = found
+        else:
+            pixels[index] = found
+        report = result.report.to_dict()
+        if light.curve is not None and noise is not None:
+            report["noise_rule"] += ", in the values of the file; here as its root mean square in light"
+        reports.append((name, report))
+    left = []
+    if empty:
+        others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        left = [f"plane {empty[0]}{others} holds no number at all and was left as it is"]
+    return pixels, stacks.merge(reports), left
+
+
+def _check_any(image: Image, path: Path) -> None:
+    import numpy as np
+
+    if not np.isfinite(image.pixels).any():
+        count = image.pixels.size
+        raise UnreadableFileError(path, f"holds {count} values that are NaN or infinite; fill them in first")
+
+
+def _check_report(path: Path | None) -> None:
+    if path is not None and path.suffix.lower() != ".json":
+        raise TargetError(path, "reports are written as JSON; name it .json")
+
+
+def _report_file(path: Path | None, report: Mapping[str, Any]) -> dict[Path, bytes]:
+    return {} if path is None else {path: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()}
+
+
 def _mask(path: Path, image: Image) -> Any:
-    """Read which pixels were seen, (H, W): those that are not 0 in any channel."""
-    pixels = images.read(path).pixels
-    if pixels.shape[:2] != image.pixels.shape[:2]:
-        sizes = f"is {size_text(pixels.shape)} pixels, and the picture {size_text(image.pixels.shape)}"
+    """Read which pixels were seen, (H, W) or (…, H, W): those that are not 0 in any channel."""
+    mask = images.read(path, stacks=True, axes=_mask_axes(path, image))
+    if mask.size != image.size or (mask.stack_shape and mask.stack_shape != image.stack_shape):
+        sizes = f"is {size_text(mask.size)} pixels, and the picture {size_text(image.size)}"
+        if mask.size == image.size:
+            sizes = f"is {mask.describe()}, and the picture {image.describe()}"
         raise UnreadableFileError(path, f"{sizes}; a mask must be of the picture's size")
-    seen = pixels != 0 if pixels.ndim == 2 else (pixels != 0).any(-1)
+    seen = (mask.pixels != 0).any(-1) if mask.is_colour else mask.pixels != 0
     if not seen.any():
         raise UnreadableFileError(path, "is 0 everywhere; in a mask, what is not 0 was seen")
     return seen
 
 
+def _mask_axes(path: Path, image: Image) -> str | None:
+    """Name the axes of a mask in a file that cannot: those of the picture's planes, where it has as many."""
+    from convpinv.app import npy, signatures
+
+    if path.is_dir():
+        return None
+    data = read_bytes(path)
+    if signatures.format_in(data) != "npy" or len(npy.header(data, path)[0]) == 2:
+        return None
+    return image.names
+
+
 def to_tensor(image: Image, device: str = "cpu") -> Tensor:
     """Return the pixels as torch holds pictures: (C, H, W), on the device that the user named."""
-    import numpy as np
+    return plane_tensor(image.pixels, device)
+
+
+def _check_device(device: str) -> None:
     import torch
 
     if device != "cpu" and not torch.cuda.is_available():
         raise ArgumentError(f"--device {device}: torch sees no such device here; use --device cpu")
-    planes = image.pixels[None] if image.pixels.ndim == 2 else image.pixels.transpose(2, 0, 1)
+
+
+def plane_tensor(pixels: Any, device: str = "cpu") -> Tensor:
+    """Return one plane, (H, W) or (H, W, C), as torch holds pictures."""
+    import numpy as np
+    import torch
+
+    _check_device(device)
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(planes)).to(device)
 
 
@@ -176,6 +296,8 @@ def show(value: Any) -> str:
     """Write a number, or one a channel, for people; one that holds for all channels stands there once."""
     if isinstance(value, list | tuple):
         entries = [show(entry) for entry in value]
+        if len(set(entries)) > 1 and len(entries) > _LISTED:
+            return f"{show(min(value))} to {show(max(value))}"
         return entries[0] if len(set(entries)) == 1 else ", ".join(entries)
     if isinstance(value, float):
         return f"{value:.3g}"
@@ -186,7 +308,7 @@ def clipped_line(image: Image, clipped: int) -> str:
     """Say how many pixels lay outside the range of the file."""
     if not image.is_integer:
         return "none (floating point holds every value)"
-    share = 100 * clipped / math.prod(image.pixels.shape[:2])
+    share = 100 * clipped / math.prod((*image.stack_shape, *image.size))
     return f"{clipped} pixels ({share:.2g} %) to the range of {image.dtype}"
 
 
@@ -197,6 +319,7 @@ def _summary(image: Image, report: Mapping[str, Any]) -> list[str]:
         *((("mask", report["mask"]),) if report["mask"] else ()),
         ("prior", report["prior"]),
         ("strength", _with_rule(report, "strength")),
+        ("light", report["light"]),
         ("noise", _with_rule(report, "noise")),
         ("boundary", report["boundary"]),
         ("solver", report["solver"].splitlines()[0].removeprefix("solver").strip()),

@@ -1,4 +1,4 @@
-"""TIFF by tifffile: one grey or RGB picture, integers of 8 and 16 bits, floating point of 16, 32 and 64."""
+"""TIFF by tifffile, read: grey and RGB, single pictures and stacks, with OME's and ImageJ's metadata."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
+from convpinv.app import axes as stack_axes
 from convpinv.app import raster
 from convpinv.app.files import UnreadableFileError, reason
 from convpinv.app.quiet import quiet
@@ -14,117 +15,159 @@ from convpinv.app.raster import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DEPTHS = ("uint8", "uint16", "float16", "float32", "float64")
 _LOSSLESS = {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
-_ORIENTATION, _PROFILE = 274, 34675
+_ORIENTATION, _PROFILE, _EXIF = 274, 34675, 34665
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _PER_INCH = {2: 1.0, 3: 2.54}
+# Tags that stay true whatever happens to the pixels: who, what, when, XMP, IPTC, ImageJ's own, and places on the earth.
+_KEPT = (269, 271, 272, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 42112, 42113, 50838, 50839)
+_PLACES = (33550, 33922, 34264, 34735, 34736, 34737)
 
 
-def decode(data: bytes, path: str | os.PathLike[str], *, gaps: bool = False) -> Image:
-    """Return the picture in the bytes of a TIFF file."""
+def decode(data: bytes, path: str | os.PathLike[str], *, gaps: bool = False, axes: str | None = None) -> Image:
+    """Return the picture or the stack in the bytes of a TIFF file."""
     import tifffile
 
     with quiet():
         try:
             with tifffile.TiffFile(io.BytesIO(data)) as file:
-                return _decode(file, len(data), path, gaps)
-        except (MemoryError, UnreadableFileError):
+                return _decode(file, len(data), path, gaps, axes)
+        except UnreadableFileError:
             raise
         except Exception as error:  # the codecs behind tifffile raise whatever they like on damaged data
             problem = f"is a damaged TIFF ({reason(error)}); get the file again"
             raise UnreadableFileError(path, problem) from None
 
 
-def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool) -> Image:
+def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes: str | None) -> Image:
     import numpy as np
 
     if not len(file.pages):
         raise UnreadableFileError(path, "is a damaged TIFF (it holds no picture); get the file again")
-    # A thumbnail or a smaller level of a pyramid (bit 0 of the subfile type) is not a further picture.
-    pages = [page for page in file.pages if not int(page.subfiletype) & 1]
-    notes = ["smaller copies in the file are left out"] if 0 < len(pages) < len(file.pages) else []
-    count = max(len(pages), _planes(file))
-    if count > 1:
-        raise UnreadableFileError(path, f"holds {count} pages, not supported yet; save one page as a file of its own")
-    page = pages[0] if pages else file.pages[0]
-    photometric, depth = int(page.photometric), _depth(page, path)
-    raster.check_claim(
-        path, (page.imagelength, page.imagewidth, page.samplesperpixel), max(int(page.bitspersample) // 8, 1), size
-    )
-    extras = [int(sample) for sample in page.extrasamples]
+    for page in file.pages:
+        raster.check_claim(
+            path, (page.imagelength, page.imagewidth, page.samplesperpixel), max(int(page.bitspersample) // 8, 1), size
+        )
+    series, notes = _only_series(file, path)
+    page, depth = _uniform(series, path)
+    stored, declared = _array(series, page, size, path)
+    photometric, extras = int(page.photometric), [int(sample) for sample in page.extrasamples]
     colours = page.samplesperpixel - len(extras)
     if (photometric, colours) not in ((_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_RGB, 3), (_YCBCR, 3)):
         kind = getattr(page.photometric, "name", str(photometric)).lower()
+        if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or axes is None:
+            raise UnreadableFileError(
+                path,
+                f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB",
+            )
+    if len(extras) > 1 and axes is None:
         raise UnreadableFileError(
-            path, f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB"
+            path,
+            f"holds {page.samplesperpixel} channels in each pixel and does not say what they are; save it as grey or "
+            "RGB, at most with alpha, or name the axes with --axes, like --axes YXC",
         )
-    if len(extras) > 1:
-        raise UnreadableFileError(
-            path, f"holds {page.samplesperpixel} channels; save it as grey or RGB, at most with alpha"
-        )
-    if any(offset + length > size for offset, length in zip(page.dataoffsets, page.databytecounts, strict=False)):
-        # tifffile fills what is missing with zeros, and nobody would know.
-        raise UnreadableFileError(path, "is cut off (a TIFF without all its pixels); get the file again")
-
-    stored = np.asarray(page.asarray())
-    if stored.ndim == 3 and int(page.planarconfig) == 2:
-        stored = np.moveaxis(stored, 0, -1)
-    if stored.shape[:2] != (page.imagelength, page.imagewidth):
-        raise UnreadableFileError(path, f"holds an array of shape {stored.shape}; save it as one grey or RGB picture")
+    names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
+    notes += remarks
     if depth == "bool":
-        stored, depth = stored.astype(np.uint8) * np.uint8(255), "uint8"
+        stored = stored.astype(np.uint8) * np.uint8(255)
+        if photometric == _WHITE_IS_ZERO:
+            stored = 255 - stored
         notes.append("the 1-bit pixels were expanded: the output has 8 bits")
-    values, alpha = raster.split_alpha(stored.astype(stored.dtype.newbyteorder("=")), path)
-    bad = int(np.size(values) - np.isfinite(values).sum())
-    if bad and (not gaps or bad == np.size(values)):
-        raise UnreadableFileError(path, f"holds {bad} values that are NaN or infinite; fill them in first")
-    if photometric == _WHITE_IS_ZERO:
-        if values.dtype.kind != "u":
-            raise UnreadableFileError(path, "is floating point with white as zero; save it with black as zero")
-        values = np.iinfo(values.dtype).max - values
+    white = photometric == _WHITE_IS_ZERO and depth != "bool"
+    if white:
+        if stored.dtype.kind != "u":
+            raise UnreadableFileError(path, "has white as zero and numbers with a sign; save it with black as zero")
+        if extras:
+            raise UnreadableFileError(path, "has white as zero and alpha; save it with black as zero")
+        stored = np.iinfo(stored.dtype).max - stored
     tags = page.tags
+    if _EXIF in tags:
+        notes.append("the EXIF directory of the TIFF is left out")
+    described = [entry for entry in series.pages[1:] if entry is not None and getattr(entry, "description", "")]
+    if described:
+        notes.append("only the description of the first page is kept")
     orientation = int(tags[_ORIENTATION].value) if _ORIENTATION in tags else 1
-    return Image(
-        pixels=raster.unit_range(values),
-        dtype=depth,
+    return stack_axes.image_of(
+        stored,
+        path,
+        names,
+        gaps=gaps,
         format="tiff",
-        alpha=alpha,
         premultiplied=extras[:1] == [1],
         icc=bytes(tags[_PROFILE].value) if _PROFILE in tags else None,
         orientation=orientation if orientation in range(1, 9) else 1,
         dpi=_dpi(tags),
         native={
             "compression": _LOSSLESS.get(int(page.compression)),
-            "description": page.description,
+            "predictor": int(page.predictor) if int(page.predictor) in (2, 3) else None,
+            "planar": int(page.planarconfig) == 2,
+            "tile": (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None,
+            "byteorder": file.byteorder,
+            "bigtiff": bool(file.is_bigtiff),
+            "description": _bytes_of(tags, 270),
+            "kind": "ome" if file.is_ome else "imagej" if file.is_imagej else "",
+            "declared": declared,
+            "in_order": [entry.index for entry in series.pages] == list(range(len(series.pages))),
             "extrasamples": extras,
+            "white_is_zero": white,
+            "resolution": (tags[282].value, tags[283].value) if 282 in tags and 283 in tags else None,
+            "unit": int(tags[296].value) if 296 in tags else None,
+            "tags": tuple(_tag(tags, code) for code in _KEPT if code in tags),
+            "places": tuple(_tag(tags, code) for code in _PLACES if code in tags),
         },
         notes=tuple(notes),
     )
 
 
-def encode(stored: NDArray[Any], image: Image) -> bytes:
-    """Return the bytes of a TIFF file of stored values (H, W) or (H, W, 2 to 4)."""
-    import tifffile
+def _only_series(file: Any, path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
+    """Return the one series of pages that is a picture, and notes on the smaller copies beside it."""
+    # A thumbnail or a smaller level of a pyramid (bit 0 of the subfile type) is not a further picture.
+    whole = [one for one in file.series if not int(one.keyframe.subfiletype) & 1]
+    left_out = 0 < len(whole) < len(file.series)
+    whole = whole or file.series[:1]
+    if len(whole) > 1:
+        raise UnreadableFileError(
+            path, f"holds {len(whole)} pictures of different kinds or sizes; save one of them as a file of its own"
+        )
+    series = whole[0]
+    return series, ["smaller copies in the file are left out"] if left_out or len(series.levels) > 1 else []
 
-    native = image.native if image.format == "tiff" else {}
-    more: dict[str, Any] = {"compression": native.get("compression"), "software": "convpinv"}
-    if image.alpha is not None:
-        more["extrasamples"] = native.get("extrasamples") or [1 if image.premultiplied else 2]
-        more["planarconfig"] = "contig"
-    elif stored.ndim == 3:
-        more["planarconfig"] = "contig"
-    if image.dpi is not None:
-        more.update(resolution=image.dpi, resolutionunit="inch")
-    description = native.get("description")
-    if description:
-        more["description"] = description.encode() if isinstance(description, str) else description
-    if image.orientation != 1:
-        more["extratags"] = [(_ORIENTATION, "H", 1, image.orientation, True)]
-    buffer = io.BytesIO()
-    photometric = "minisblack" if image.pixels.ndim == 2 else "rgb"
-    tifffile.imwrite(buffer, stored, photometric=photometric, iccprofile=image.icc, metadata=None, **more)
-    return buffer.getvalue()
+
+def _uniform(series: Any, path: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Return the page that stands for all of a series, and the name of its depth."""
+    if any(page is None for page in series.pages):
+        raise UnreadableFileError(path, "lacks pages, which other files may hold; save the whole stack as one file")
+    page = series.keyframe
+    return page, _depth(page, path)
+
+
+def _array(series: Any, page: Any, size: int, path: str | os.PathLike[str]) -> tuple[NDArray[Any], str | None]:
+    """Return the array of a series and the letters that the file has for its axes; None where it says nothing."""
+    import numpy as np
+
+    itemsize = max(int(page.bitspersample) // 8, 1)
+    shape, names = tuple(map(int, series.shape)), str(series.axes)
+    if len(shape) > 2:
+        raster.check_claim(path, (*shape[-2:], *shape[:-2]), itemsize, size)
+    for one in series.pages:
+        offsets, counts = one.dataoffsets, one.databytecounts
+        if len(series.pages) == 1 and series.dataoffset is not None and page.compression == 1:
+            counts = (max(sum(counts), series.nbytes),)  # ImageJ keeps large stacks behind one page
+        if any(offset + count > size for offset, count in zip(offsets, counts, strict=False)):
+            # tifffile fills what is missing with zeros, and nobody would know.
+            raise UnreadableFileError(path, "is cut off (a TIFF without all its pixels); get the file again")
+    stored = np.asarray(series.asarray(level=0, maxworkers=1))
+    if stored.shape != shape or page.imagelength not in shape or page.imagewidth not in shape:
+        raise UnreadableFileError(path, f"holds an array of shape {stored.shape}; save it as one grey or RGB picture")
+    if not {"Y", "X"} <= set(names) or len(set(names)) < len(names):
+        return stored, None
+    others = set(names) - set("YXS")
+    # tifffile's Q is "other", and I counts the pages; ImageJ means a stack by it.
+    guessed = {"Q"} if series.kind in ("imagej", "ome") else {"Q", "I"}
+    said = not others & guessed and series.kind != "uniform"
+    if "S" in names and page.samplesperpixel > 4:
+        said = False
+    return stored, names if said or not others else None
 
 
 def _depth(page: Any, path: str | os.PathLike[str]) -> str:
@@ -133,20 +176,31 @@ def _depth(page: Any, path: str | os.PathLike[str]) -> str:
     bits = int(page.bitspersample)
     if name == "bool" and bits == 1:
         return name
-    if name not in _DEPTHS or not name.endswith(str(bits)):
-        shown = f"{bits}-bit" if name in _DEPTHS else name
-        raise UnreadableFileError(path, f"holds {shown} pixels; save it as one of {', '.join(_DEPTHS)}")
+    if name not in raster.DEPTHS or not name.endswith(str(bits)):
+        shown = f"{bits}-bit" if name in raster.DEPTHS else name
+        raise UnreadableFileError(path, f"holds {shown} pixels; save it as one of {', '.join(raster.DEPTHS)}")
     return name
 
 
-def _planes(file: Any) -> int:
-    """Return how many planes the first series claims: ImageJ keeps large stacks behind one page."""
-    shape, axes = file.series[0].shape, file.series[0].axes
-    count = 1
-    for length, axis in zip(shape, axes, strict=True):
-        if axis not in "YXS":
-            count *= int(length)
-    return count
+def _tag(tags: Any, code: int) -> tuple[int, int, int, Any]:
+    """Return a tag as tifffile writes it: code, type, count, value."""
+    tag = tags[code]
+    raw = _bytes_of(tags, code)
+    numeric = int(tag.dtype) not in (1, 2, 6, 7)
+    value = tag.value if numeric else raw
+    if int(tag.dtype) == 2:  # the writer ends a text by itself
+        value = raw.rstrip(b"\0")
+    return code, int(tag.dtype), int(tag.count), value
+
+
+def _bytes_of(tags: Any, code: int) -> bytes:
+    """Return the bytes of a tag as they stand in the file; tifffile turns some into texts and tables."""
+    if code not in tags:
+        return b""
+    tag = tags[code]
+    handle = tag.parent.filehandle
+    handle.seek(tag.valueoffset)
+    return handle.read(tag.valuebytecount)
 
 
 def _dpi(tags: Any) -> tuple[float, float] | None:

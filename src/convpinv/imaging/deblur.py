@@ -45,6 +45,7 @@ def deblur(
     coupled: bool | None = None,
     full_output: bool = False,
     correct_psf: bool = True,
+    noise_is_estimate: bool = False,
     progress: priors.Progress | None = None,
 ) -> Any:
     """Restore a picture from a known blur.
@@ -119,6 +120,9 @@ def deblur(
     correct_psf
         Whether what is certainly wrong with the PSF (a background left in, a symmetric PSF beside its centre) is put
         right, see :func:`psf.examine`; a text's never is. Either way the report names it.
+    noise_is_estimate
+        Whether a given ``noise`` is an estimate, made elsewhere, and is believed as one of this function's own would
+        be; for pictures whose noise is white in other units than the light they are restored in.
     progress
         Called as ``progress(iteration, total)`` now and then.
 
@@ -206,7 +210,7 @@ def deblur(
         arguments.fail(call, "strength", f"'{rule}'", may_be)
     shared = _shared(call, prior, coupled, boundary, pictures.channels, len(kernels))
 
-    estimated = given is None
+    estimated = given is None or noise_is_estimate
     weight = observing.weights(call, pictures, mask)
     clipped = None if prior == "none" else observing.clipped(pictures, weight, levels)
     if weight is not None:
