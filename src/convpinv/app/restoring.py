@@ -35,6 +35,11 @@ class Request:
     report: Path | None = None
     overwrite: bool = False
     mask: Path | None = None
+    memory: str | None = None
+    dry_run: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
+    resume: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,10 @@ def deblur_file(request: Request) -> Outcome:
     ConvpinvError
         Of the class that says whether the input or the work was at fault. No file is left behind then.
     """
+    from convpinv.app.tiles import run
+
+    if run.wanted(request):
+        return Outcome(*run.deblur_large(request))
     # What can be refused without work is refused first, and the names before the contents.
     outputs.check_targets(
         {"OUT": request.target, "--report": request.report},

@@ -19,7 +19,8 @@ LINEAR_PRIORS = ("gradient", "tikhonov")
 # "none" has no reach: the response of the pseudo-inverse of a blur that loses frequencies never ends.
 LOCAL_PRIORS = (*LINEAR_PRIORS, "tv", "hyperlaplacian", "nonlocal")
 # The response is computed on a periodic grid of at least so many pixels a side, doubled until it ends within a quarter.
-FIRST_GRID, LARGEST_GRID = 256, 4096
+FIRST_GRID = 256
+LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
 
@@ -60,6 +61,7 @@ def reach(
     span: float = 1.0,
     deviation: float | None = None,
     exponent: float = 2 / 3,
+    largest: int = LARGEST_HALO,
 ) -> Reach:
     """Return how far a restoration looks, so that pictures can be restored tile by tile.
 
@@ -84,6 +86,8 @@ def reach(
         Standard deviation of the picture, for the priors that iterate; a fifth of the span if not given.
     exponent
         That of "hyperlaplacian".
+    largest
+        Largest halo to be looked for, 64 to 1024. A response that goes on beyond it leaves a larger seam than asked.
 
     Returns
     -------
@@ -117,17 +121,18 @@ def reach(
     power = arguments.positive(call, "exponent", exponent)
     kernels = psf_parse.parse(psf) if isinstance(psf, str) else arguments.psf(call, "psf", psf)
     kernels = kernels.to("cpu", torch.float64).reshape(-1, *kernels.shape[-2:])
+    farthest = arguments.single_integer(call, "largest", largest, 64)
     linear = name in LINEAR_PRIORS
     if not linear:
         # λ |D x|^p weighs an edge of one deviation as λ' |D x|² does.
         weight /= spread ** (2.0 if name == "nonlocal" else 1.0 if name == "tv" else 2 - power)
         limit = max(limit, LEAST_SEAM * spread)
-    found = [_reach_of(kernel, name, weight, limit / width) for kernel in kernels]
+    found = [_reach_of(kernel, name, weight, limit / width, min(farthest, LARGEST_HALO)) for kernel in kernels]
     halo, tail = max(one[0] for one in found), max(one[1] for one in found)
     return Reach(halo, tail * width, linear, tail * width <= limit)
 
 
-def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float) -> tuple[int, float]:
+def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float, largest: int) -> tuple[int, float]:
     """Return the smallest h at which Σ |r| outside (2 h + 1)² is within the limit, and that sum."""
     size = FIRST_GRID
     while size < 4 * max(kernel.shape):
@@ -136,8 +141,8 @@ def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float) -> tupl
         tails = _tails(kernel, prior, strength, size)
         within = torch.nonzero(tails <= limit)
         halo = int(within[0]) if len(within) else len(tails) - 1
-        if halo <= size // 4 or size >= LARGEST_GRID:
-            halo = min(halo, size // 4)
+        if halo <= min(size // 4, largest) or size >= 4 * largest:
+            halo = min(halo, size // 4, largest)
             return halo, float(tails[halo])
         size *= 2
 

@@ -84,8 +84,8 @@ class Agreement:
         """Whether the restoration is a convolution away from the border: nothing iterates and nothing is one-sided."""
         return self.prior in LINEAR_PRIORS and self.clip == (None, None)
 
-    def reach(self, tolerance: float) -> Reach:
-        """Return how far the restoration looks, the farthest of all channels."""
+    def reach(self, tolerance: float, largest: int) -> Reach:
+        """Return how far the restoration looks, the farthest of all channels, and no farther than ``largest``."""
         found = [
             reach(
                 self.kernels,
@@ -94,6 +94,7 @@ class Agreement:
                 tolerance=tolerance,
                 span=max(self.high - self.low, 1e-30),
                 deviation=self.deviation,
+                largest=largest,
             )
             for strength in dict.fromkeys(self.strength)
         ]
@@ -228,6 +229,9 @@ class PartRestorer:
     def __init__(self, agreement: Agreement, device: str = "cpu") -> None:
         self.agreement = agreement
         self.device = torch.device(device)
+        # What is drawn towards: darkness where there is darkness outside, as in deblur.
+        dark = agreement.boundary == Boundary.ZEROS
+        self._centre = tuple(0.0 if dark else mean for mean in agreement.mean)
         self._filters: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(self, window: Any, *, inside: bool) -> Any:
@@ -259,7 +263,8 @@ class PartRestorer:
                 continue
             seen = None if complete else finite[some]
             clipped = self._clipped(planes[some])
-            if inside and seen is None and clipped is None and self.agreement.prior in LINEAR_PRIORS:
+            periodic = inside or self.agreement.boundary == Boundary.CIRCULAR
+            if periodic and seen is None and clipped is None and self.agreement.prior in LINEAR_PRIORS:
                 result[channel] = self._filtered(planes[channel], channel)
             else:
                 result[some] = self._solved(planes[some], channel, seen, clipped, inside)
@@ -268,7 +273,7 @@ class PartRestorer:
 
     def _filtered(self, plane: Tensor, channel: int) -> Tensor:
         """Apply the response of a quadratic prior to a plane (h, w) as if it were periodic: two transforms."""
-        mean = self.agreement.mean[channel]
+        mean = self._centre[channel]
         spectrum = torch.fft.rfft2(plane - mean)
         spectrum.mul_(self._filter(channel, (plane.shape[0], plane.shape[1]), spectrum.dtype))
         return torch.fft.irfft2(spectrum, plane.shape).add_(mean)
@@ -329,8 +334,7 @@ class PartRestorer:
         sigma = torch.tensor(agreement.noise[some], dtype=torch.float64, device=planes.device)[None]
         material = Material(stack, own.to(planes), sigma, weight, clipped)
         # The unit scale is that of the whole picture, so that the tolerances are the same everywhere.
-        keeps = boundary != Boundary.ZEROS
-        centre = torch.tensor(agreement.mean[some], dtype=torch.float64, device=planes.device) * keeps
+        centre = torch.tensor(self._centre[some], dtype=torch.float64, device=planes.device)
         scale = torch.tensor([agreement.deviation], dtype=torch.float64, device=planes.device)
         centre = centre[None, :, None, None]
         unit = Unit(

@@ -9,18 +9,22 @@ from pathlib import Path
 from convpinv.arguments import ArgumentError
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-# Bytes a pixel and channel of the window at the peak, in single precision: measured as the growth of VmHWM over windows
-# of 1, 2.3 and 4 megapixels, and rounded up by a tenth. Priors by name; "filter" is that of tiles that touch no border.
-PER_PIXEL = {
-    "filter": 45.0,
-    "gradient": 160.0,
-    "tikhonov": 160.0,
-    "tv": 120.0,
-    "hyperlaplacian": 120.0,
-    "nonlocal": 400.0,
+# Peak growth of a process over one window in single precision, as (bytes a pixel, fixed bytes): measured as VmHWM on
+# windows of 0.2 to 9 megapixels and rounded up by a tenth. By prior; "filter" is for tiles of quadratic priors that
+# touch no border. Small windows take no more than so many bytes a pixel, without the fixed ones.
+_GROWTH = {
+    "filter": (60.0, 0.0),
+    "gradient": (110.0, 2.0e8),
+    "tikhonov": (165.0, 0.0),
+    "tv": (120.0, 0.0),
+    "hyperlaplacian": (110.0, 0.0),
+    "nonlocal": (850.0, 1.0e9),
 }
-# In double precision all of it doubles but what is in double precision already.
-DOUBLE = 2.0
+_SMALL = {"gradient": 300.0}
+# The stored window, its values, and the result, a channel.
+_AT_REST = 12.0
+# In double precision nearly all of it doubles.
+_DOUBLE = 2.0
 # Between what the model says and the limit: allocators, and the libraries that read and write.
 RESERVE = 96 * 2**20
 
@@ -51,6 +55,18 @@ def available() -> int | None:
     except OSError:
         return None
     return int(match[1]) * 1024 if match else None
+
+
+def window_bytes(kind: str, pixels: int, channels: int, together: int, double: bool) -> float:
+    """Return how much the memory grows while a window of so many pixels is restored.
+
+    ``channels`` in all, of which as many as ``together`` are restored at once; ``kind`` is a prior or "filter".
+    """
+    slope, fixed = _GROWTH[kind]
+    growth = slope * pixels * together + fixed
+    if kind in _SMALL:
+        growth = min(growth, _SMALL[kind] * pixels * together)
+    return (growth + _AT_REST * pixels * channels) * (_DOUBLE if double else 1.0)
 
 
 def text(count: float) -> str:

@@ -9,13 +9,10 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convpinv.app.tiles import memory
 from convpinv.arguments import ArgumentError
-
-if TYPE_CHECKING:
-    from convpinv.imaging import Reach
 
 # A core this small would be lost among its surroundings; a larger one than this gains nothing.
 LEAST_CORE, LARGEST_CORE = 64, 8192
@@ -81,7 +78,6 @@ class Layout:
     core: int
     grain: int
     is_linear: bool
-    is_periodic: bool
 
     def segments(self, axis: int) -> tuple[Segment, ...]:
         """Cut one axis."""
@@ -160,11 +156,6 @@ def fitting(layout: Layout, cost: Callable[[int, int, bool], float], budget: flo
         middle = (low + high + 1) // 2
         low, high = (middle, high) if most(middle * grain) <= budget else (low, middle - 1)
     return dataclasses.replace(layout, core=low * grain)
-
-
-def halo_line(found: Reach) -> str:
-    """Write the halo and its seam for a summary."""
-    return str(found)
 
 
 def _lengths(segments: tuple[Segment, ...]) -> list[tuple[int, bool, int]]:

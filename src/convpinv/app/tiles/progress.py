@@ -42,7 +42,9 @@ class Progress:
             os.replace(temporary, self.folder / _PLAN)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise WriteError(self.target, f"could not be begun ({reason(error)}); free space or choose another") from None
+            raise WriteError(
+                self.target, f"could not be begun ({reason(error)}); free space or choose another"
+            ) from None
 
     def plan(self) -> dict[str, Any] | None:
         """Return the plan of what was begun; None where nothing was, or it was killed before the plan stood."""

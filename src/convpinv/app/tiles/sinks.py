@@ -83,7 +83,11 @@ def make(path: Path, shape: tuple[int, ...], axes: int, dtype: str, grain: int) 
     import numpy as np
 
     if path.suffix == ".zarr":
-        chunks = (*(1 for _ in range(axes)), *(min(grain, length) for length in shape[axes : axes + 2]), *shape[axes + 2 :])
+        chunks = (
+            *(1 for _ in range(axes)),
+            *(min(grain, length) for length in shape[axes : axes + 2]),
+            *shape[axes + 2 :],
+        )
         names = [*(f"plane{axis}" for axis in range(axes)), "y", "x", *(["channel"] if len(shape) > axes + 2 else [])]
         zarr = import_zarr(path)
         zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names)
