@@ -69,7 +69,7 @@ def restore(source: Path, target: Path, prior: str, psf: str, *options: str) -> 
     """Restore in a process of its own; seconds of the work, and the peak."""
     report = target.with_suffix(".json")
     words = ["deblur", str(source), str(target), "--psf", psf, "--prior", prior, "--report", str(report)]
-    words += ["--strength", "0.01", "--overwrite", *options]
+    words += ["--strength", "0.1", "--overwrite", *options]
     run = subprocess.run([sys.executable, "-c", CALL, *words], capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(run.stderr)
