@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,16 @@ from typing import Any
 
 import numpy as np
 
+import convpinv
 from convpinv.app.restoring import Request
 from convpinv.app.tiles import run
 
+# Processes of other folders find this package too, and compute with one thread as the tests do.
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(Path(convpinv.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
+}
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -38,4 +46,4 @@ def begun(folder: Path, core: int = 64, grain: int = 32, **options: Any) -> subp
     script = folder / "restore.py"
     script.write_text(SCRIPT)
     words = [sys.executable, str(script), repr((options, core, grain))]
-    return subprocess.Popen(words, cwd=folder, text=True, stderr=subprocess.PIPE)
+    return subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
