@@ -35,7 +35,7 @@ def block(seed: int) -> np.ndarray[Any, Any]:
     generator = np.random.default_rng(seed)
     values = np.kron(generator.random((SIDE // 32, SIDE // 32)), np.ones((32, 32)))
     for axis in (0, 1):
-        values = sum(np.roll(values, shift, axis) for shift in range(-2, 3)) / 5
+        values = np.mean([np.roll(values, shift, axis) for shift in range(-2, 3)], axis=0)
     return (65535 * np.clip(0.1 + 0.8 * values + 0.01 * generator.standard_normal(values.shape), 0, 1)).astype("uint16")
 
 

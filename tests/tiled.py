@@ -27,7 +27,8 @@ from convpinv.app.restoring import Request
 from convpinv.app.tiles import run
 if __name__ == "__main__":
     options, core, grain = eval(sys.argv[1])
-    run.deblur_large(Request(Path(options.pop("source")), Path(options.pop("target")), **options), core=core, grain=grain)
+    source, target = (Path(options.pop(name)) for name in ("source", "target"))
+    run.deblur_large(Request(source, target, **options), core=core, grain=grain)
 """
 
 

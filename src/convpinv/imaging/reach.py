@@ -23,6 +23,9 @@ FIRST_GRID = 256
 LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
+# What tiles differed from the whole by on photographs, at strengths from a fifth of the automatic to five times it, in
+# the root mean square over the picture: 0.004 to 0.020 of its deviation, by the tolerance of the loops.
+MEASURED_SEAM = 0.02
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,13 @@ class Reach:
     halo
         Pixels on each side.
     seam
-        Largest difference, in the picture's units, from the restoration of the whole.
+        Difference from the restoration of the whole, in the picture's units: the largest if it is a bound, else its
+        root mean square.
     is_bound
         Whether no picture of the given span can exceed ``seam``; else it is what was measured on pictures.
     is_reached
-        Whether ``seam`` is within the tolerance that was asked for; not where the response goes on beyond the
-        largest halo there is.
+        Whether what the halo leaves out is within the tolerance that was asked for; not where the response goes on
+        beyond the largest halo there is.
     """
 
     halo: int
@@ -48,8 +52,8 @@ class Reach:
     is_reached: bool = True
 
     def __str__(self) -> str:
-        kind = "bound" if self.is_bound else "measured"
-        return f"halo {self.halo} px, seam < {self.seam:.2g} ({kind})"
+        kind = "(bound)" if self.is_bound else "root mean square (measured)"
+        return f"halo {self.halo} px, seam < {self.seam:.2g} {kind}"
 
 
 def reach(
@@ -110,7 +114,7 @@ def reach(
     --------
     >>> from convpinv.imaging import reach
     >>> print(reach("gaussian:sigma=2", "gradient", strength=0.01, tolerance=1 / 1024))
-    halo 21 px, seam < 0.00085 (bound)
+    halo 34 px, seam < 0.00086 (bound)
     """
     call = "reach"
     name = arguments.choice(call, "prior", prior, LOCAL_PRIORS)
@@ -129,7 +133,7 @@ def reach(
         limit = max(limit, LEAST_SEAM * spread)
     found = [_reach_of(kernel, name, weight, limit / width, min(farthest, LARGEST_HALO)) for kernel in kernels]
     halo, tail = max(one[0] for one in found), max(one[1] for one in found)
-    return Reach(halo, tail * width, linear, tail * width <= limit)
+    return Reach(halo, tail * width if linear else MEASURED_SEAM * spread, linear, tail * width <= limit)
 
 
 def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float, largest: int) -> tuple[int, float]:

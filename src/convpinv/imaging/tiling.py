@@ -24,7 +24,7 @@ from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.noise import noise_of_planes
-from convpinv.imaging.reach import LINEAR_PRIORS, LOCAL_PRIORS, Reach, reach
+from convpinv.imaging.reach import LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAM, Reach, reach
 from convpinv.imaging.report import Job
 from convpinv.imaging.restore import cautious_share
 from convpinv.imaging.solving import solve_apart
@@ -99,7 +99,9 @@ class Agreement:
             for strength in dict.fromkeys(self.strength)
         ]
         most = max(found, key=lambda one: (one.halo, one.seam))
-        return dataclasses.replace(most, is_bound=most.is_bound and self.is_linear)
+        if most.is_bound and not self.is_linear:  # clipped light is restored by an iteration
+            return dataclasses.replace(most, is_bound=False, seam=max(most.seam, MEASURED_SEAM * self.deviation))
+        return most
 
 
 def agree(

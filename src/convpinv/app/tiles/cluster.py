@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def run(plan: Plan, target: Path, tiles: list[Tile], workers: int | None, schedu
         With one line: what is not installed, the scheduler that does not answer, or why a tile failed.
     """
     try:
-        import dask
+        import dask.config
         import distributed
     except ImportError:
         raise MissingExtraError(
@@ -73,7 +74,7 @@ def _tiles(client: Any, plan: Plan, target: Path, tiles: list[Tile]) -> Iterator
         _do,
         [tile.index for tile in tiles],
         plan=place,
-        target=str(target),
+        target=os.path.abspath(target),
         pure=False,
         retries=RETRIES,
         batch_size=1000,

@@ -79,7 +79,9 @@ class Plan:
 
         values = dict(self.agreement)
         kernels = torch.tensor(values.pop("kernels"), dtype=torch.float64)
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         return Agreement(kernels=kernels, **fields)
 
 

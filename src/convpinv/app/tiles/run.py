@@ -219,6 +219,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     channels = f", {plan.channels} channels" if plan.channels > 1 else ""
     planes = f", {layout.planes} planes" if layout.planes > 1 else ""
     sizes = sorted({f"{columns}x{rows}" for rows, columns, _, _ in layout.windows()})
+    base, largest = memory.text(plan.base), memory.text(plan.largest)
     rows = [
         ("picture", f"{plan.source}: {size_text(layout.size)}{channels}{planes}, {plan.dtype}"),
         ("psf", plan.psf),
@@ -227,10 +228,7 @@ def _plan_lines(plan: Plan) -> list[str]:
         ("noise", f"{_numbers(agreement['noise'])} ({agreement['noise_rule']})"),
         ("tiles", f"{layout.count} of at most {layout.core}x{layout.core} px; {plan.halo}"),
         ("windows", f"{', '.join(sizes[:6])}{' …' if len(sizes) > 6 else ''}"),
-        (
-            "memory",
-            f"{memory.text(plan.base)} before the work, and up to {memory.text(plan.largest)} a tile; limit {memory.text(plan.limit)}",
-        ),
+        ("memory", f"{base} before the work, and up to {largest} a tile; limit {memory.text(plan.limit)}"),
         ("time", f"about {_duration(plan.seconds)}, estimated on a block of the picture"),
         *(("note", note) for note in plan.notes),
         *(("warning", warning) for warning in agreement["warnings"]),
@@ -241,14 +239,14 @@ def _plan_lines(plan: Plan) -> list[str]:
 def _done_lines(plan: Plan, request: Request, report: dict[str, Any]) -> list[str]:
     before = report["tiles_done_before"]
     share = 100 * report["clipped_pixels"] / (plan.layout.planes * math.prod(plan.layout.size))
-    integer = plan.dtype.startswith("uint")
+    integer, peak = plan.dtype.startswith("uint"), memory.text(report["peak_memory"])
     clipped = f"{report['clipped_pixels']} pixels ({share:.2g} %) to the range of {plan.dtype}" if integer else "none"
     rows = [
         ("wrote", f"{request.target}: {size_text(plan.layout.size)}, {plan.dtype}"),
         ("result", f"{report['tiles']} tiles, {before} of them done before" if before else f"{report['tiles']} tiles"),
         (
             "took",
-            f"{report['seconds']:.2f} s on {plan.device}; at most {memory.text(report['peak_memory'])} in this process",
+            f"{report['seconds']:.2f} s on {plan.device}; at most {peak} in this process",
         ),
         ("clipped", clipped),
     ]

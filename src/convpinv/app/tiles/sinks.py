@@ -44,6 +44,7 @@ class ZarrSink(Sink):
         self._stack = stack
 
     def write(self, plane: int, rows: tuple[int, int], columns: tuple[int, int], values: NDArray[Any]) -> None:
+        """Write whole chunks."""
         import numpy as np
 
         place = tuple(int(index) for index in np.unravel_index(plane, self._stack)) if self._stack else ()
@@ -63,6 +64,7 @@ class RawSink(Sink):
         self._offset = os.path.getsize(path) - self._item * math.prod(shape[: axes + 2])
 
     def write(self, plane: int, rows: tuple[int, int], columns: tuple[int, int], values: NDArray[Any]) -> None:
+        """Write row by row."""
         import numpy as np
 
         values = np.ascontiguousarray(values, self._dtype)

@@ -93,6 +93,7 @@ class RawSource(Source):
             raise UnreadableFileError(path, f"is cut off ({needed} bytes are promised); get the file again")
 
     def read(self, plane: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        """Read row by row."""
         import numpy as np
 
         width, pixel = columns[1] - columns[0], self.channels or 1
@@ -120,6 +121,7 @@ class ZarrSource(Source):
         self.dtype, self.block = array.dtype.name, (int(chunk["Y"]), int(chunk["X"]))
 
     def read(self, plane: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        """Decode the chunks that the window touches."""
         import numpy as np
 
         rest = iter(np.unravel_index(plane, self.stack)) if self.stack else iter(())
