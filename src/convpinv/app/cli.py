@@ -138,6 +138,17 @@ def deblur(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write what was done, as JSON.")] = None,
     overwrite: Overwrite = False,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Keep to this much memory, like 4G: work in tiles.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the tiles and do nothing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Work on tiles in N processes of this machine (Dask).")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on tiles on this Dask cluster, like tcp://host:8786.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun and not finished.")] = False,
 ) -> None:
     """Restore a blurred picture whose point spread function is known."""
 
@@ -159,6 +170,11 @@ def deblur(
             linear=linear.value,
             axes=axes,
             check_io=check_io,
+            memory=memory,
+            dry_run=dry_run,
+            workers=workers,
+            scheduler=scheduler,
+            resume=resume,
         )
         for line in restoring.deblur_file(request).lines:
             typer.echo(line)

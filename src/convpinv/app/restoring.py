@@ -42,6 +42,18 @@ class Request:
     linear: str = "auto"
     axes: str | None = None
     check_io: bool = False
+    memory: str | None = None
+    dry_run: bool = False
+    workers: int | None = None
+    scheduler: str | None = None
+    resume: bool = False
+
+    @property
+    def psf_text(self) -> str:
+        """The PSF, without which there is nothing to undo."""
+        if self.psf is None:
+            raise ArgumentError("--psf is missing; give a file or a text like gaussian:sigma=1.6")
+        return self.psf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +84,15 @@ def deblur_file(request: Request) -> Outcome:
     """
     if request.check_io:
         return _checked(request)
-    if request.psf is None:
-        raise ArgumentError("--psf is missing; give a file or a text like gaussian:sigma=1.6")
+    psf = request.psf_text
+    from convpinv.app.tiles import run
+
+    if run.wanted(request):
+        return Outcome(*run.deblur_large(request))
     # What can be refused without work is refused first, and the names before the contents.
     outputs.check_targets(
         {"OUT": request.target, "--report": request.report},
-        {"IN": request.source, "--psf": psf_source.file_of(request.psf), "--mask": request.mask},
+        {"IN": request.source, "--psf": psf_source.file_of(psf), "--mask": request.mask},
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
     )
@@ -87,7 +102,7 @@ def deblur_file(request: Request) -> Outcome:
     images.check_format(image, request.target)
     _check_any(image, request.source)
     light = choose(image, request.linear)
-    source = psf_source.load(request.psf)
+    source = psf_source.load(psf)
     seen = None if request.mask is None else _mask(request.mask, image)
 
     with Working(str(request.source)) as working:

@@ -41,11 +41,9 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
     gain = max(float(end.max) for end in ends)
     doubts: tuple[str, ...] = ()
     sigma, share = material.sigma, 1.0
-    passed = math.sqrt(min(float(end.min) / float(end.max) for end in ends))
-    if job.automatic and job.prior != "none" and passed > READABLE_TRANSFER:
-        share = CAUTIOUS_SHARE[0] - CAUTIOUS_SHARE[1] * passed
-        sigma = share * sigma
-        doubts += (HARDLY_BLURS,)
+    if job.automatic and job.prior != "none":
+        share, doubts = cautious_share(math.sqrt(min(float(end.min) / float(end.max) for end in ends)))
+        sigma = share * sigma if doubts else sigma
 
     # A constant passes through the blur unchanged, unless there is darkness outside; the bare pseudo-inverse is bare.
     keeps_constants = job.boundary != Boundary.ZEROS and job.prior != "none"
@@ -93,6 +91,13 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
         0 if material.clipped is None else int((material.clipped != 0).sum()),
     )
     return restored.flatten(0, 1), said
+
+
+def cautious_share(passed: float) -> tuple[float, tuple[str, ...]]:
+    """Return how much of estimated noise is believed where the blur passes at least so much of each frequency."""
+    if passed <= READABLE_TRANSFER:
+        return 1.0, ()
+    return CAUTIOUS_SHARE[0] - CAUTIOUS_SHARE[1] * passed, (HARDLY_BLURS,)
 
 
 def _untouched(pictures: Tensor, sigma: Tensor) -> tuple[Tensor, Piece]:

@@ -1,0 +1,263 @@
+"""``convpinv deblur`` of a picture larger than memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from convpinv.app import outputs, psf_source, signatures
+from convpinv.app.console import ComputationError, Working, row
+from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.raster import size_text
+from convpinv.app.tiles import memory, planning, sinks
+from convpinv.app.tiles.plan import Tile
+from convpinv.app.tiles.planning import Plan
+from convpinv.app.tiles.progress import Progress
+from convpinv.app.tiles.sources import Source, is_tileable, opened
+from convpinv.app.tiles.work import Work
+from convpinv.arguments import ArgumentError, ConvpinvError
+
+if TYPE_CHECKING:
+    from convpinv.app.restoring import Request
+
+# A restoration in memory takes up to this many times the float32 picture.
+_IN_MEMORY = 30
+# Priors that a tile of a picture can be restored by.
+_PRIORS = ("tv", "hyperlaplacian", "nonlocal", "gradient", "tikhonov")
+
+
+def wanted(request: Request) -> bool:
+    """Tell whether a request goes in tiles: it says so, or its picture does not fit half of the available memory."""
+    if request.memory or request.dry_run or request.workers or request.scheduler:
+        return True
+    if request.resume and Progress(request.target).exists():
+        return True
+    free = memory.available()
+    folder = request.source.is_dir()
+    try:
+        if not folder:
+            with open(request.source, "rb") as file:
+                array = file.read(16).startswith(signatures.NUMPY)
+            # What is small in the file, and cannot be large out of it, is not opened twice.
+            if not (array or is_tileable(request.source)) or free is None:
+                return False
+            if request.source.stat().st_size * _IN_MEMORY < free // 64:
+                return False
+        with opened(request.source) as source:
+            # A stack is held whole, and restored plane by plane.
+            needed = math.prod(source.shape) * (4 * _IN_MEMORY + 16 * (source.planes - 1))
+            return free is not None and needed > free // 2
+    except (OSError, ConvpinvError):
+        return False  # whoever reads it whole says what is wrong, or can read it
+
+
+def deblur_large(
+    request: Request, *, core: int | None = None, grain: int | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Restore a picture tile by tile.
+
+    Parameters
+    ----------
+    request
+        The files and the options.
+    core, grain
+        Largest side of a tile without its surroundings, and what it is a multiple of; the memory decides if not given.
+
+    Returns
+    -------
+    dict, tuple of str
+        The report, and the lines that say what was done, or what would be.
+
+    Raises
+    ------
+    ConvpinvError
+        Of the class that says whether the input or the work was at fault. OUT is not there then; what is finished
+        lies beside it, for ``--resume``.
+    """
+    _check(request)
+    progress = Progress(request.target)
+    begun = None if request.dry_run else _begun(request, progress)
+    with opened(request.source) as source:
+        _check_layout(request, source)
+        plan = begun or planning.make(request, source, core, grain)
+        if request.dry_run:
+            return plan.to_dict(), tuple(_plan_lines(plan))
+        if begun is None:
+            step = plan.layout.grain
+            progress.begin(plan.to_dict(), lambda path: sinks.make(path, plan.shape, plan.axes, plan.dtype, step))
+    done = progress.done()
+    pending = [tile for tile in plan.layout.tiles() if tile.index not in done]
+    start = time.perf_counter()
+    try:
+        with Working(str(request.source)) as working:
+            steps = (
+                _on_cluster(plan, request, pending)
+                if request.workers or request.scheduler
+                else _here(plan, request, pending)
+            )
+            for finished, line in enumerate(steps, 1):
+                working(len(done) + finished, plan.layout.count)
+                if line:
+                    print(line, flush=True)
+    except BaseException:
+        if not progress.done():
+            progress.remove()
+        raise
+    clipped = sum(facts["clipped"] for facts in progress.facts())
+    sinks.finish(progress.pixels, progress.target, colour=plan.channels == 3, alpha=plan.has_alpha)
+    progress.remove()
+    seconds = time.perf_counter() - start
+    report = {
+        **plan.to_dict(),
+        "output": str(request.target),
+        "seconds": round(seconds, 3),
+        "tiles": plan.layout.count,
+        "tiles_done_before": len(done),
+        "clipped_pixels": clipped,
+        "peak_memory": memory.peak(),
+    }
+    if request.report is not None:
+        outputs.write_all({request.report: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()})
+    return report, tuple(_done_lines(plan, request, report))
+
+
+def _here(plan: Plan, request: Request, tiles: list[Tile]) -> Iterator[str]:
+    work = Work(plan, request.target)
+    try:
+        for tile in tiles:
+            work.do(tile)
+            yield ""
+    finally:
+        work.close()
+
+
+def _on_cluster(plan: Plan, request: Request, tiles: list[Tile]) -> Iterator[str]:
+    from convpinv.app.tiles import cluster
+
+    return cluster.run(plan, request.target, tiles, request.workers, request.scheduler)
+
+
+def _check(request: Request) -> None:
+    sources = {"IN": request.source, "--psf": psf_source.file_of(request.psf_text)}
+    if request.mask is not None:
+        raise ArgumentError("--mask is not for tiles; write NaN into a floating-point picture where it was not seen")
+    if request.prior not in _PRIORS:
+        raise ArgumentError(f"--prior {request.prior} has no end to its reach; in tiles it may be {', '.join(_PRIORS)}")
+    if request.scheduler and request.workers:
+        raise ArgumentError("--workers starts a cluster here and --scheduler uses yours; give one of them")
+    sinks.check_name(request.target)
+    if request.scheduler and request.target.suffix.lower() != ".zarr":
+        raise TargetError(request.target, "is no Zarr store, into which alone a cluster writes; name it .zarr")
+    if request.report is not None and request.report.suffix.lower() != ".json":
+        raise TargetError(request.report, "reports are written as JSON; name it .json")
+    if not request.source.exists():
+        raise UnreadableFileError(request.source, "no such file; check the name and the folder")
+    if request.dry_run:
+        return
+    target = request.target
+    if target.suffix.lower() == ".zarr" and target.is_dir():
+        if any(path is not None and path.exists() and path.samefile(target) for path in sources.values()):
+            raise TargetError(target, "OUT and IN are one store; give OUT another name")
+        if not request.overwrite:
+            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
+        target = target.with_name(target.name + ".json")  # what stands beside it, to try the folder
+    outputs.check_targets(
+        {"OUT": target, "--report": request.report}, sources, overwrite=request.overwrite, replaceable={("OUT", "IN")}
+    )
+
+
+def _begun(request: Request, progress: Progress) -> Plan | None:
+    """Return the plan to go on with; None to make one."""
+    if not progress.exists():
+        return None
+    if not request.resume:
+        if request.overwrite:
+            progress.remove()
+            return None
+        raise TargetError(
+            progress.folder, "holds an unfinished restoration; give --resume to go on, or --overwrite to start afresh"
+        )
+    stored = progress.plan()
+    if stored is None:
+        return None
+    try:
+        plan = Plan.from_dict(stored)
+    except (TypeError, KeyError):
+        raise TargetError(progress.folder, "was begun by another version; give --overwrite to start afresh") from None
+    changed = [name for name, value in planning.asked(request).items() if plan.asked.get(name) != value]
+    if changed:
+        raise TargetError(
+            progress.folder, f"was begun with another --{changed[0]}; give the same, or --overwrite to start afresh"
+        )
+    if plan.source != str(request.source.absolute()) or plan.stamp != planning.stamp(request.source):
+        raise TargetError(progress.folder, f"was begun for another {request.source}; give --overwrite to start afresh")
+    return plan
+
+
+def _check_layout(request: Request, source: Source) -> None:
+    if request.dry_run:
+        return
+    free = shutil.disk_usage(request.target.absolute().parent).free
+    import numpy as np
+
+    needed = math.prod(source.shape) * np.dtype(source.dtype).itemsize
+    # A TIFF is put together beside the pixels that it is made of.
+    needed *= 2 if request.target.suffix.lower() in (".tif", ".tiff") else 1
+    if not Progress(request.target).exists() and needed > free:
+        raise ComputationError(
+            f"{request.target}: takes {memory.text(needed)} on the way and the disk has {memory.text(free)}; free space"
+        )
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    layout, agreement = plan.layout, plan.agreement
+    channels = f", {plan.channels} channels" if plan.channels > 1 else ""
+    planes = f", {layout.planes} planes" if layout.planes > 1 else ""
+    sizes = sorted({f"{columns}x{rows}" for rows, columns, _, _ in layout.windows()})
+    base, largest = memory.text(plan.base), memory.text(plan.largest)
+    rows = [
+        ("picture", f"{plan.source}: {size_text(layout.size)}{channels}{planes}, {plan.dtype}"),
+        ("psf", plan.psf),
+        ("prior", plan.agreement["prior"]),
+        ("strength", f"{_numbers(agreement['strength'])} ({agreement['strength_rule']})"),
+        ("noise", f"{_numbers(agreement['noise'])} ({agreement['noise_rule']})"),
+        ("tiles", f"{layout.count} of at most {layout.core}x{layout.core} px; {plan.halo}"),
+        ("windows", f"{', '.join(sizes[:6])}{' …' if len(sizes) > 6 else ''}"),
+        ("memory", f"{base} before the work, and up to {largest} a tile; limit {memory.text(plan.limit)}"),
+        ("time", f"about {_duration(plan.seconds)}, estimated on a block of the picture"),
+        *(("note", note) for note in plan.notes),
+        *(("warning", warning) for warning in agreement["warnings"]),
+    ]
+    return [line for name, text in rows for line in row(name, text)]
+
+
+def _done_lines(plan: Plan, request: Request, report: dict[str, Any]) -> list[str]:
+    before = report["tiles_done_before"]
+    share = 100 * report["clipped_pixels"] / (plan.layout.planes * math.prod(plan.layout.size))
+    integer, peak = plan.dtype.startswith("uint"), memory.text(report["peak_memory"])
+    clipped = f"{report['clipped_pixels']} pixels ({share:.2g} %) to the range of {plan.dtype}" if integer else "none"
+    rows = [
+        ("wrote", f"{request.target}: {size_text(plan.layout.size)}, {plan.dtype}"),
+        ("result", f"{report['tiles']} tiles, {before} of them done before" if before else f"{report['tiles']} tiles"),
+        (
+            "took",
+            f"{report['seconds']:.2f} s on {plan.device}; at most {peak} in this process",
+        ),
+        ("clipped", clipped),
+    ]
+    return [*_plan_lines(plan), *(line for name, text in rows for line in row(name, text))]
+
+
+def _numbers(values: Any) -> str:
+    shown = list(dict.fromkeys(f"{value:.3g}" for value in values))
+    return ", ".join(shown)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"

@@ -1,0 +1,172 @@
+"""How far the restoration of a pixel looks: what a tile of a larger picture needs to know of its surroundings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convpinv import arguments
+from convpinv.arguments import Boundary
+from convpinv.imaging import psf_parse
+from convpinv.imaging.model import BlurModel
+
+__all__ = ["LOCAL_PRIORS", "Reach", "reach"]
+
+LINEAR_PRIORS = ("gradient", "tikhonov")
+# "none" has no reach: the response of the pseudo-inverse of a blur that loses frequencies never ends.
+LOCAL_PRIORS = (*LINEAR_PRIORS, "tv", "hyperlaplacian", "nonlocal")
+# The response is computed on a periodic grid of at least so many pixels a side, doubled until it ends within a quarter.
+FIRST_GRID = 256
+LARGEST_HALO = 1024
+# Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
+LEAST_SEAM = 1e-3
+# What tiles differed from the whole by on photographs, at strengths from a fifth of the automatic to five times it, in
+# the root mean square over the picture: 0.004 to 0.020 of its deviation, by the tolerance of the loops.
+MEASURED_SEAM = 0.02
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How many pixels of surroundings a tile needs, and the seam that is left.
+
+    Attributes
+    ----------
+    halo
+        Pixels on each side.
+    seam
+        Difference from the restoration of the whole, in the picture's units: the largest if it is a bound, else its
+        root mean square.
+    is_bound
+        Whether no picture of the given span can exceed ``seam``; else it is what was measured on pictures.
+    is_reached
+        Whether what the halo leaves out is within the tolerance that was asked for; not where the response goes on
+        beyond the largest halo there is.
+    """
+
+    halo: int
+    seam: float
+    is_bound: bool
+    is_reached: bool = True
+
+    def __str__(self) -> str:
+        kind = "(bound)" if self.is_bound else "root mean square (measured)"
+        return f"halo {self.halo} px, seam < {self.seam:.2g} {kind}"
+
+
+def reach(
+    psf: Any,
+    prior: str = "gradient",
+    *,
+    strength: float,
+    tolerance: float,
+    span: float = 1.0,
+    deviation: float | None = None,
+    exponent: float = 2 / 3,
+    largest: int = LARGEST_HALO,
+) -> Reach:
+    """Return how far a restoration looks, so that pictures can be restored tile by tile.
+
+    The restoration by a quadratic prior is a convolution with a response r, away from the picture's border. A tile
+    that knows the h pixels around it misses what lies further away: at most ``span · Σ |r|`` outside (2 h + 1)². The
+    halo is the smallest h at which that is within the tolerance.
+
+    Parameters
+    ----------
+    psf
+        As in :func:`convpinv.deblur`.
+    prior
+        "gradient" or "tikhonov", whose seam is a bound; or "tv", "hyperlaplacian", "nonlocal", whose halo is that of
+        the gradient prior which smooths an edge of one ``deviation`` alike, and whose seam is measured.
+    strength
+        The prior's weight as in :func:`convpinv.deblur`, above 0.
+    tolerance
+        Largest seam, in the picture's units, above 0.
+    span
+        Largest value of the picture less its smallest.
+    deviation
+        Standard deviation of the picture, for the priors that iterate; a fifth of the span if not given.
+    exponent
+        That of "hyperlaplacian".
+    largest
+        Largest halo to be looked for, 64 to 1024. A response that goes on beyond it leaves a larger seam than asked.
+
+    Returns
+    -------
+    Reach
+        The halo, and the seam that it leaves.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not what is said above.
+
+    Notes
+    -----
+    The response is computed in double precision on a periodic grid that is four times as wide as the halo or more, up
+    to 4096 pixels; its tail beyond is not counted. Cost: a few transforms of that grid, at most 2 s and 0.6 GB.
+    For tiles at the picture's border the seam is no bound: what is unknown outside has an effect that dies out as the
+    response does, but from an amplitude which depends on the picture.
+
+    Examples
+    --------
+    >>> from convpinv.imaging import reach
+    >>> print(reach("gaussian:sigma=2", "gradient", strength=0.01, tolerance=1 / 1024))
+    halo 34 px, seam < 0.00086 (bound)
+    """
+    call = "reach"
+    name = arguments.choice(call, "prior", prior, LOCAL_PRIORS)
+    weight = arguments.positive(call, "strength", strength)
+    limit = arguments.positive(call, "tolerance", tolerance)
+    width = arguments.positive(call, "span", span)
+    spread = width / 5 if deviation is None else arguments.positive(call, "deviation", deviation)
+    power = arguments.positive(call, "exponent", exponent)
+    kernels = psf_parse.parse(psf) if isinstance(psf, str) else arguments.psf(call, "psf", psf)
+    kernels = kernels.to("cpu", torch.float64).reshape(-1, *kernels.shape[-2:])
+    farthest = arguments.single_integer(call, "largest", largest, 64)
+    linear = name in LINEAR_PRIORS
+    if not linear:
+        # λ |D x|^p weighs an edge of one deviation as λ' |D x|² does.
+        weight /= spread ** (2.0 if name == "nonlocal" else 1.0 if name == "tv" else 2 - power)
+        limit = max(limit, LEAST_SEAM * spread)
+    found = [_reach_of(kernel, name, weight, limit / width, min(farthest, LARGEST_HALO)) for kernel in kernels]
+    halo, tail = max(one[0] for one in found), max(one[1] for one in found)
+    return Reach(halo, tail * width if linear else MEASURED_SEAM * spread, linear, tail * width <= limit)
+
+
+def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float, largest: int) -> tuple[int, float]:
+    """Return the smallest h at which Σ |r| outside (2 h + 1)² is within the limit, and that sum."""
+    size = FIRST_GRID
+    while size < 4 * max(kernel.shape):
+        size *= 2
+    while True:
+        tails = _tails(kernel, prior, strength, size)
+        within = torch.nonzero(tails <= limit)
+        halo = int(within[0]) if len(within) else len(tails) - 1
+        if halo <= min(size // 4, largest) or size >= 4 * largest:
+            halo = min(halo, size // 4, largest)
+            return halo, float(tails[halo])
+        size *= 2
+
+
+def _tails(kernel: Tensor, prior: str, strength: float, size: int) -> Tensor:
+    """Return Σ |r| outside (2 h + 1)² for each h from 0 to size / 2."""
+    model = BlurModel(kernel, (size, size), (size, size), Boundary.CIRCULAR)
+    power = model.transfer()
+    penalised = model.difference_transfer() if prior != "tikhonov" else torch.ones_like(power)
+    rows, columns = (size - k for k in kernel.shape)
+    spectrum = torch.fft.rfft2(torch.nn.functional.pad(kernel, (0, columns, 0, rows))).conj()
+    spectrum /= power.add_(penalised.mul_(strength * float(power.max())))
+    response = torch.fft.irfft2(spectrum, (size, size)).abs_()
+    # The centre k // 2 of the PSF is the origin of the blur, and the response is that of its adjoint.
+    response = response.roll((kernel.shape[0] // 2, kernel.shape[1] // 2), (-2, -1))
+    half = size // 2
+    quadrant = response[: half + 1].clone()
+    quadrant[1:half] += response[half + 1 :].flip(0)
+    folded = quadrant[:, : half + 1].clone()
+    folded[:, 1:half] += quadrant[:, half + 1 :].flip(1)
+    # Ring h of the largest norm: row h up to column h, and column h up to row h.
+    rings = folded.cumsum(1).diagonal() + folded.cumsum(0).diagonal() - folded.diagonal()
+    return rings.flip(0).cumsum(0).flip(0).roll(-1).index_fill_(0, torch.tensor([half]), 0.0)
