@@ -50,7 +50,20 @@ FLOORS = (
     ("operator",),
     ("kernel_batch", "current"),
 )
-HEAVY = ("dask", "zarr", "matplotlib", "fastapi", "tifffile", "imagecodecs", "PIL", "scipy", "skimage", "typer", "rich")
+HEAVY = (
+    "dask",
+    "zarr",
+    "astropy",
+    "matplotlib",
+    "fastapi",
+    "tifffile",
+    "imagecodecs",
+    "PIL",
+    "scipy",
+    "skimage",
+    "typer",
+    "rich",
+)
 
 
 def modules() -> list[str]:

@@ -135,7 +135,9 @@ def test_a_wrong_ending_is_no_harm(convpinv: Callable, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["second.zarr", "blosc.zarr"])
 def test_blosc_is_not_trusted(sound: dict[str, damage.Content], name: str):
-    files = dict(sound[name])  # pyright: ignore[reportArgumentType, reportCallIssue]
+    content = sound[name]
+    assert not isinstance(content, bytes)
+    files = dict(content)
     chunk = next(key for key in files if key[-1].isdigit())
     # The first block of a file: its header claims more bytes than there are, which the decoder would read.
     files[chunk] = files[chunk][:12] + b"\x99\x99\x99\x39" + files[chunk][16:]

@@ -155,10 +155,10 @@ def test_blur_cuts_stacks_and_moves_their_coordinates(convpinv: Callable, tmp_pa
     )  # fmt: skip
     assert convpinv("blur in.fits out.fits --psf box:size=3x5").code == 0
     with fits.open(tmp_path / "out.fits", checksum=True) as units:  # a wrong checksum warns, and warnings are errors
-        unit = units[0]
+        unit: Any = units[0]
         np.testing.assert_allclose(
             unit.data, [blur(plane, "box:size=3x5") for plane in stack[0].astype(np.float32)], atol=1e-6
-        )  # pyright: ignore[reportAttributeAccessIssue]
+        )
         assert [unit.header[key] for key in ("NAXIS1", "NAXIS2", "CRPIX1", "CRPIX2", "CRPIX1A")] == [30, 28, 10, 7.5, 1]
     assert convpinv("blur in.tif out.tif --psf box:size=3x5").code == 0
     with tifffile.TiffFile(tmp_path / "out.tif") as file:

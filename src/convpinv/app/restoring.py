@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import axes, images, outputs, psf_source, stacks
+from convpinv.app import axes, images, masks, outputs, psf_source, stacks
 from convpinv.app.console import Working, row
-from convpinv.app.files import TargetError, UnreadableFileError, read_bytes
+from convpinv.app.files import TargetError, UnreadableFileError
 from convpinv.app.light import Light, choose
-from convpinv.app.raster import Image, size_text
+from convpinv.app.raster import Image
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def deblur_file(request: Request) -> Outcome:
     _check_any(image, request.source)
     light = choose(image, request.linear)
     source = psf_source.load(psf)
-    seen = None if request.mask is None else _mask(request.mask, image)
+    seen = None if request.mask is None else masks.read(request.mask, image)
 
     with Working(str(request.source)) as working:
         pixels, said, left = _restored(image, request, source.psf, seen, light, working)
@@ -223,32 +223,6 @@ def _check_report(path: Path | None) -> None:
 
 def _report_file(path: Path | None, report: Mapping[str, Any]) -> dict[Path, bytes]:
     return {} if path is None else {path: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()}
-
-
-def _mask(path: Path, image: Image) -> Any:
-    """Read which pixels were seen, (H, W) or (…, H, W): those that are not 0 in any channel."""
-    mask = images.read(path, stacks=True, axes=_mask_axes(path, image))
-    if mask.size != image.size or (mask.stack_shape and mask.stack_shape != image.stack_shape):
-        sizes = f"is {size_text(mask.size)} pixels, and the picture {size_text(image.size)}"
-        if mask.size == image.size:
-            sizes = f"is {mask.describe()}, and the picture {image.describe()}"
-        raise UnreadableFileError(path, f"{sizes}; a mask must be of the picture's size")
-    seen = (mask.pixels != 0).any(-1) if mask.is_colour else mask.pixels != 0
-    if not seen.any():
-        raise UnreadableFileError(path, "is 0 everywhere; in a mask, what is not 0 was seen")
-    return seen
-
-
-def _mask_axes(path: Path, image: Image) -> str | None:
-    """Name the axes of a mask in a file that cannot: those of the picture's planes, where it has as many."""
-    from convpinv.app import npy, signatures
-
-    if path.is_dir():
-        return None
-    data = read_bytes(path)
-    if signatures.format_in(data) != "npy" or len(npy.header(data, path)[0]) == 2:
-        return None
-    return image.names
 
 
 def to_tensor(image: Image, device: str = "cpu") -> Tensor:
