@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from convpinv.app.files import TargetError, WriteError, reason
@@ -75,11 +75,11 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise TargetError(target, f"the folder {folder} cannot be written ({reason(error)}); choose another") from None
 
 
-def write_all(files: Mapping[Path, bytes]) -> None:
+def write_all(files: Mapping[Path, bytes], before_naming: Callable[[], None] | None = None) -> None:
     """Write files so that each is there whole or not at all.
 
     Every file is first written beside its target and forced to the disk; only when all of them are, they take
-    their names. Whatever goes wrong before, nothing is left behind.
+    their names. Whatever goes wrong before, nothing is left behind. ``before_naming`` is called in between.
 
     Raises
     ------
@@ -99,6 +99,8 @@ def write_all(files: Mapping[Path, bytes]) -> None:
                 raise WriteError(
                     path, f"could not be written ({reason(error)}); free space or choose another"
                 ) from None
+        if before_naming is not None:
+            before_naming()
         for temporary, target in staged.items():
             try:
                 os.replace(temporary, target)

@@ -7,17 +7,20 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convpinv import __version__
-from convpinv.app import images, outputs, psf_source
+from convpinv.app import deblur_plot, images, outputs, plots, psf_source
 from convpinv.app.console import Working, row
-from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.files import PIPE, TargetError, UnreadableFileError
+from convpinv.app.psf_source import PsfSource
 from convpinv.app.raster import Image, size_text
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from convpinv.imaging import DeblurReport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,28 @@ class Request:
     report: Path | None = None
     overwrite: bool = False
     mask: Path | None = None
+    clip: tuple[float | None, float | None] | Literal[False] | None = None
+    bounds: tuple[float | None, float | None] | None = None
+    exponent: float = 2 / 3
+    plot: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What was read of a request's files: the picture, and which pixels were seen."""
+
+    image: Image
+    seen: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """The restored pixels (H, W) or (H, W, C), what is said of them, and the seconds that they took."""
+
+    pixels: Any
+    report: DeblurReport
+    psf: PsfSource
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,56 +88,87 @@ def deblur_file(request: Request) -> Outcome:
     ConvpinvError
         Of the class that says whether the input or the work was at fault. No file is left behind then.
     """
-    # What can be refused without work is refused first, and the names before the contents.
+    check(request)
+    loaded = load(request)
+    restored = restore(request, loaded, psf_source.load(request.psf))
+    files, outcome = encode(request, loaded, restored)
+    outputs.write_all(files)
+    return outcome
+
+
+def check(request: Request) -> None:
+    """Refuse what can be refused without work, and the names before the contents."""
+    plots.check(request.plot)
     outputs.check_targets(
-        {"OUT": request.target, "--report": request.report},
+        {"OUT": None if _is_pipe(request) else request.target, "--report": request.report, "--plot": request.plot},
         {"IN": request.source, "--psf": psf_source.file_of(request.psf), "--mask": request.mask},
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
     )
     if request.report is not None and request.report.suffix.lower() != ".json":
         raise TargetError(request.report, "reports are written as JSON; name it .json")
-    images.format_of(request.target)
-    image = images.read(request.source, gaps=True)
-    images.check_format(image, request.target)
-    source = psf_source.load(request.psf)
-    seen = None if request.mask is None else _mask(request.mask, image)
+    if not _is_pipe(request):
+        images.format_of(request.target)
 
+
+def load(request: Request) -> Loaded:
+    """Read the picture and its mask, and refuse an output that cannot hold it."""
+    image = images.read(request.source, gaps=True)
+    if not _is_pipe(request):
+        images.check_format(image, request.target)
+    return Loaded(image, None if request.mask is None else _mask(request.mask, image))
+
+
+def restore(request: Request, loaded: Loaded, psf: PsfSource, *, bar: bool = True) -> Restored:
+    """Compute; ``bar`` says whether a long work may show its progress."""
     from convpinv.imaging import deblur
 
     with Working(str(request.source)) as working:
         result = deblur(
-            to_tensor(image, request.device),
-            source.psf.to(request.device),
+            to_tensor(loaded.image, request.device),
+            psf.psf.to(request.device),
             noise=request.noise,
             prior=request.prior,
             boundary=request.boundary,
             strength=request.strength,
-            mask=seen,
+            mask=loaded.seen,
+            clip=request.clip,
+            bounds=request.bounds,
+            exponent=request.exponent,
             full_output=True,
-            progress=working,
+            progress=working if bar else None,
         )
-        pixels = to_pixels(result.image)
-        seconds = working.seconds
-    data, clipped = images.encode(image.with_pixels(pixels), request.target)
+        return Restored(to_pixels(result.image), result.report, psf, working.seconds)
+
+
+def encode(request: Request, loaded: Loaded, restored: Restored) -> tuple[dict[Path, bytes], Outcome]:
+    """Return the bytes of all files that were asked for, and what is said of them."""
+    image = loaded.image
+    after = image.with_pixels(restored.pixels)
+    data, clipped = images.encode(after, request.target)
     facts = {
         "version": __version__,
         "input": str(request.source),
         "output": str(request.target),
-        "psf": source.text,
+        "psf": restored.psf.text,
         "mask": None if request.mask is None else str(request.mask),
         "device": _device_name(request.device),
-        "seconds": round(seconds, 3),
+        "seconds": round(restored.seconds, 3),
         "clipped_pixels": clipped,
-        "notes": [*image.remarks, *source.notes],
-        **result.report.to_dict(),
+        "notes": [*image.remarks, *restored.psf.notes],
+        **restored.report.to_dict(),
     }
     report = _plain(facts)
     files = {request.target: data}
     if request.report is not None:
         files[request.report] = (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
-    outputs.write_all(files)
-    return Outcome(report, tuple(_summary(image, report)))
+    if request.plot is not None:
+        files[request.plot] = deblur_plot.draw(image, after, restored.report, str(request.source))
+    return files, Outcome(report, tuple(_summary(image, report)))
+
+
+def _is_pipe(request: Request) -> bool:
+    return str(request.target) == PIPE
 
 
 def _mask(path: Path, image: Image) -> Any:
@@ -142,34 +198,6 @@ def to_pixels(tensor: Tensor) -> Any:
     """Return (C, H, W) as the pixels of a picture: (H, W) or (H, W, C)."""
     array = tensor.detach().cpu().numpy()
     return array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
-
-
-def number(text: str, option: str, *, zero: bool) -> float | None:
-    """Read ``auto`` (None) or a number above 0; ``zero`` says whether 0 will do."""
-    if text.strip().lower() == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value < math.inf or (value == 0.0 and not zero):
-        raise ArgumentError(f"{option} is {text!r}; it may be auto or a number {'of at least' if zero else 'above'} 0")
-    return value
-
-
-def strength(text: str) -> float | str | None:
-    """Read ``auto`` (None), the name of a rule, or a number above 0."""
-    from convpinv.imaging import RULES
-
-    name = text.strip().lower()
-    if name in RULES:
-        return name
-    try:
-        return number(text, "--strength", zero=False)
-    except ArgumentError:
-        raise ArgumentError(
-            f"--strength is {text!r}; it may be auto, a number above 0, or a rule: {', '.join(RULES)}"
-        ) from None
 
 
 def show(value: Any) -> str:
