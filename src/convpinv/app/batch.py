@@ -133,11 +133,11 @@ def _left_to_do(plan: Plan, work: Work, resume: bool) -> tuple[list[Task], list[
             taken.append((task.target, entry))
     if taken:
         target, entry = taken[0]
-        more = f", and so do {len(taken) - 1} more" if len(taken) > 1 else ""
+        more = f" (and so do {len(taken) - 1} more)" if len(taken) > 1 else ""
         if not resume:
             what = f"exists already{more}; --overwrite replaces what exists, --resume goes on with a run that was ended"
         elif entry is None:
-            what = f"exists{more} and is not what an earlier run wrote; --overwrite replaces it, or move it away"
+            what = f"exists{more}, and is not what an earlier run wrote; --overwrite replaces it, or move it away"
         else:
             what = f"exists{more}, made with other options or of another input; --overwrite replaces it"
         raise TargetError(target, what)

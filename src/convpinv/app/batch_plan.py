@@ -241,7 +241,7 @@ class _Search:
         if path.suffix.lower() not in images.FORMATS and not _is_folder(path):
             try:
                 # A named pipe would be waited for without end.
-                start = path.open("rb").read(64) if path.is_file() else b""
+                start = _start(path) if path.is_file() else b""
             except OSError as error:
                 self.skipped.append(Skipped(path, f"is no picture by its name and cannot be read ({reason(error)})"))
                 return
@@ -261,6 +261,11 @@ class _Search:
         return os.path.realpath(path.parent).startswith(self._output + os.sep) or (
             os.path.realpath(path.parent) == self._output
         )
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(64)
 
 
 def _is_folder(path: Path) -> bool:

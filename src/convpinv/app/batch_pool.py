@@ -157,7 +157,7 @@ class _Pool:
         """Find out what a process died over, and put another one in its place.
 
         It may have been reading one picture, computing the next and writing a third; each of them is tried again, with
-        nothing else in its process. A picture that ends a process of its own is the culprit.
+        nothing else in its process. The picture that ends that process too is the culprit.
         """
         self._workers.remove(worker)
         worker.process.join()
@@ -169,7 +169,7 @@ class _Pool:
                 self._tell(Finished(task))
             else:
                 lost.append(task)
-        if len(lost) == 1:
+        if worker.on_trial and lost:
             self._left -= 1
             self._tell(Finished(lost[0], failure=_cause(worker.process.exitcode)))
         else:
