@@ -12,10 +12,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from app.folders import OPTIONS, contents, fill, picture, save, unfinished
 from convpinv.app import batch_journal, batch_plan, batch_summary
 from convpinv.app.batch_plan import Naming, Plan, Task
-
-from app.folders import OPTIONS, contents, fill, picture, save, unfinished
 
 
 def alone(convpinv: Callable, sources: list[Path], options: str = OPTIONS) -> dict[str, bytes]:
@@ -197,9 +196,7 @@ def test_an_error_that_nobody_expected_is_one_pictures(
     assert set(contents(tmp_path / "out")) == {"p003.png"}
 
 
-def test_a_full_disk_is_a_failure_of_its_pictures(
-    convpinv: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_is_a_failure_of_its_pictures(convpinv: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fill(tmp_path / "in", 3)
 
     def fail(*_):

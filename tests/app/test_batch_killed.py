@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
+import convpinv as package
+from app.folders import OPTIONS, contents, fill, unfinished
 from convpinv.app import batch_journal, batch_pool
 from convpinv.app.batch_plan import Task
 from convpinv.app.batch_work import Computing, Event, Finished, Work
 from convpinv.app.restoring import Request
-
-from app.folders import OPTIONS, contents, fill, unfinished
 
 COUNT = 40
 
@@ -30,7 +30,7 @@ def begin(folder: Path, line: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "convpinv", *shlex.split(line)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(package.__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
