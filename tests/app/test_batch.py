@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -269,6 +270,8 @@ def test_in_place(convpinv: Callable, tmp_path: Path):
     expected = alone(convpinv, [tmp_path / "in" / name for name in names])
     assert convpinv(f"deblur in in {OPTIONS} --overwrite").code == 0
     assert contents(tmp_path / "in") == expected
+    # A pattern means the same files.
+    assert "in/p000.png: the output would replace its input" in convpinv(f"deblur 'in/*.png' in {OPTIONS}").error_line
     # Going on deblurs nothing twice.
     run = convpinv(f"deblur in in {OPTIONS} --overwrite --resume")
     assert run.code == 0
@@ -373,9 +376,15 @@ def test_the_settings_that_pixels_depend_on(tmp_path: Path):
     from convpinv.app.restoring import Request
 
     psf = save(tmp_path / "psf.png", picture(0, (3, 3)))
+    cases: tuple[dict[str, Any], ...] = (
+        {},
+        {"strength": 0.1},
+        {"clip": False},
+        {"bounds": (0.0, None)},
+        {"prior": "gradient"},
+    )
     digests = [
-        batch_journal.settings_digest(Request(Path("a"), Path("b"), "box:size=3", **options))
-        for options in ({}, {"strength": 0.1}, {"clip": False}, {"bounds": (0.0, None)}, {"prior": "gradient"})
+        batch_journal.settings_digest(Request(Path("a"), Path("b"), "box:size=3", **options)) for options in cases
     ]
     digests.append(batch_journal.settings_digest(Request(Path("a"), Path("b"), str(psf))))
     save(psf, picture(1, (3, 3)))

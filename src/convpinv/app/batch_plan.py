@@ -204,7 +204,7 @@ class _Search:
             if not matches:
                 raise UnreadableFileError(source, "no file matches this pattern; check the folder and the ending")
             for match in map(Path, matches):
-                if not _is_folder(match) and not self._is_output(match):
+                if not _is_folder(match) and not self._is_output(match, base):
                     self._choose(match, match.relative_to(base))
         else:
             # A file that the user named is taken at the word: whatever is wrong with it is an error.
@@ -257,10 +257,10 @@ class _Search:
             self._seen.add(key)
             self.pictures.append((path, name))
 
-    def _is_output(self, path: Path) -> bool:
-        return os.path.realpath(path.parent).startswith(self._output + os.sep) or (
-            os.path.realpath(path.parent) == self._output
-        )
+    def _is_output(self, path: Path, base: Path) -> bool:
+        """Whether a match lies in an output folder below the pattern's own."""
+        below = self._output.startswith(os.path.join(os.path.realpath(base), ""))
+        return below and os.path.join(os.path.realpath(path.parent), "").startswith(os.path.join(self._output, ""))
 
 
 def _start(path: Path) -> bytes:
