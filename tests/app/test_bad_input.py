@@ -146,7 +146,10 @@ def test_every_command_says_what_is_wrong_with_a_file(
     before = listing()
     run = convpinv(command.replace("IN", name))
     assert run.code == 2
-    assert f"{name}: is " in run.error_line
+    if command.startswith("deblur") and name == "folder":  # all pictures in it, for which out.png is no place
+        assert "out.png: several pictures go into a folder" in run.error_line
+    else:
+        assert f"{name}: is " in run.error_line
     assert listing() == before
 
 
@@ -206,6 +209,9 @@ def test_bad_target(convpinv: Callable, listing: Callable, tmp_path: Path, comma
     (tmp_path / "link_to_in.png").symlink_to("in.png")
     before = listing()
     run = convpinv(f"{command} in.png {name} --psf {PSF}")
+    if command == "deblur" and name.startswith("folder"):
+        assert run.code == 0  # a folder is written into: tests/app/test_batch.py
+        return
     assert run.code == 2
     assert f"{name}: " in run.error_line
     assert TARGETS[name] in run.error_line
@@ -317,7 +323,7 @@ def test_no_input_is_destroyed(
     [
         ("", "convpinv: Missing command"),
         ("sharpen in.png", "convpinv: No such command 'sharpen'"),
-        ("deblur", "convpinv deblur: Missing argument 'IN'"),
+        ("deblur", "convpinv deblur: Missing argument 'IN...'"),
         ("blur a.png b.png --psf box:size=3 --noise -1", "convpinv blur: Invalid value for '--noise'"),
         ("inspect --psf box:size=3", "convpinv inspect: Missing option '--size'"),
         ("inspect --psf box:size=3 --size 12", "convpinv inspect: --size is '12'"),

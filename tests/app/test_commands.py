@@ -613,7 +613,7 @@ def test_a_psf_larger_than_the_grid_of_a_plot_is_folded_not_cropped():
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 9), (41, 60)])
 def test_the_ticks_of_a_psf_are_pixels(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]):
     figures = []
-    monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(plots, "as_png", lambda figure: figures.append(figure) or b"")
     plots.psf_plot(np.full(shape, 1 / math.prod(shape)), np.ones((8, 8)), "a box")
     ticks = np.concatenate([figures[0].axes[0].get_xticks(), figures[0].axes[0].get_yticks()])
     assert 0 in ticks

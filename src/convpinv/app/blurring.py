@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from convpinv.app import axes, images, outputs, psf_source, raster, stacks
 from convpinv.app.console import Working, row
 from convpinv.app.light import Light, choose
-from convpinv.app.restoring import clipped_line, plane_tensor, to_pixels
+from convpinv.app.planes import plane_tensor, to_pixels
+from convpinv.app.restoring import clipped_line
 
 if TYPE_CHECKING:
     from torch import Tensor

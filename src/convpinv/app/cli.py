@@ -16,6 +16,8 @@ from typing import Annotated
 
 import typer
 
+from convpinv.app.folder_options import Format, Jobs, Recursive, Resume, Sources, Suffix
+
 PSF_HELP = (
     "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
     "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
@@ -113,8 +115,8 @@ def convpinv(
 
 @app.command()
 def deblur(
-    source: Source,
-    target: Target,
+    sources: Sources,
+    target: Annotated[str, typer.Argument(metavar="OUT", help="The file, or the folder, to write; - writes a pipe.")],
     psf: Annotated[str | None, typer.Option("--psf", metavar="SPEC|FILE", help=PSF_HELP)] = None,
     prior: Annotated[Prior, typer.Option(help="What is assumed of the sharp picture.")] = Prior.TV,
     strength: Annotated[str, typer.Option(metavar="NUMBER|RULE|auto", help=STRENGTH_HELP)] = "auto",
@@ -136,7 +138,20 @@ def deblur(
         bool, typer.Option("--check-io", help="Only read, write and compare: nothing is deblurred, and no PSF needed.")
     ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write what was done, as JSON.")] = None,
+    bounds: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Where the result is to lie; 0, leaves the upper end open.")
+    ] = None,
+    exponent: Annotated[
+        str | None, typer.Option(metavar="P", help="Of --prior hyperlaplacian, above 0 to 1; 0.67 if not given.")
+    ] = None,
+    clip: Annotated[
+        str, typer.Option(metavar="auto|off|LOW,HIGH", help="Values at or beyond are clipped light; auto finds them.")
+    ] = "auto",
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write what was done, as JSON; of many pictures a line each, .jsonl."),
+    ] = None,
+    plot: Plot = None,
     overwrite: Overwrite = False,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Keep to this much memory, like 4G: work in tiles.")
@@ -148,20 +163,24 @@ def deblur(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on tiles on this Dask cluster, like tcp://host:8786.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun and not finished.")] = False,
+    recursive: Recursive = False,
+    suffix: Suffix = "",
+    format_: Format = None,
+    jobs: Jobs = None,
+    resume: Resume = False,
 ) -> None:
-    """Restore a blurred picture whose point spread function is known."""
+    """Restore blurred pictures whose point spread function is known: one to a file, or many to a folder."""
 
     def work() -> None:
-        from convpinv.app import restoring
+        from convpinv.app import deblur_options, places, restoring
 
-        request = restoring.Request(
-            source=source,
-            target=target,
+        options = restoring.Request(
+            source=Path(sources[0]),
+            target=Path(target),
             psf=psf,
             prior=prior.value,
-            strength=restoring.strength(strength),
-            noise=restoring.number(noise, "--noise", zero=True),
+            strength=deblur_options.strength(strength),
+            noise=deblur_options.number(noise, "--noise", zero=True),
             boundary=boundary.value,
             device=device.value,
             report=report,
@@ -175,9 +194,16 @@ def deblur(
             workers=workers,
             scheduler=scheduler,
             resume=resume,
+            clip=deblur_options.clip(clip),
+            bounds=deblur_options.bounds(bounds, prior.value),
+            exponent=deblur_options.exponent(exponent, prior.value),
+            plot=plot,
         )
-        for line in restoring.deblur_file(request).lines:
-            typer.echo(line)
+        places.deblur(
+            options,
+            places.Places(tuple(sources), target, recursive, suffix, format_, jobs, resume),
+            typer.echo,
+        )
 
     _finish("deblur", work)
 

@@ -28,12 +28,18 @@ class ComputationError(ConvpinvError):
     """The work on a readable file failed; the message names the file."""
 
 
+class InterruptedWorkError(ConvpinvError):
+    """The user ended a work that keeps what it has finished; the message says what that is."""
+
+
 def run(command: str, work: Callable[[], None]) -> int:
     """Do a command's work and return its exit code; an expected error becomes one line on standard error."""
     try:
         work()
     except (ArgumentError, UnreadableFileError, TargetError, MissingExtraError) as error:
         return complain(command, str(error), BAD_INPUT)
+    except InterruptedWorkError as error:
+        return complain(command, str(error), INTERRUPTED)
     except ConvpinvError as error:
         return complain(command, str(error), FAILED)
     except MemoryError:
@@ -104,12 +110,13 @@ class Working:
             raise ArgumentError(f"{self.name}: {without_call(error)}") from error
         if isinstance(error, ConvpinvError):
             raise ComputationError(f"{self.name}: {without_call(error)}") from error
-        if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and out_of_memory(error):
             problem = "not enough memory for this picture on this device; cut it into parts or use another device"
             raise ComputationError(f"{self.name}: {problem}") from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory is short."""
     # On a graphics card torch raises a class of its own; on the CPU a plain RuntimeError.
     import torch
 

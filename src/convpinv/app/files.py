@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 
 from convpinv.arguments import ConvpinvError
+
+# As a name of a file: standard input or standard output.
+PIPE = "-"
 
 
 class FileError(ConvpinvError):
@@ -36,8 +40,13 @@ class WriteError(FileError):
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular, non-empty file."""
+    """Return the bytes of a regular, non-empty file, or of standard input for ``-``."""
     try:
+        if str(path) == PIPE:
+            data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+            if not data:
+                raise UnreadableFileError(path, "standard input is empty; send a picture into it")
+            return data
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             raise UnreadableFileError(path, "is a folder; name one file in it")

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from convpinv.app import ngff
@@ -78,12 +78,14 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise TargetError(target, f"the folder {folder} cannot be written ({reason(error)}); choose another") from None
 
 
-def write_all(files: Mapping[Path, bytes | Mapping[str, bytes]]) -> None:
+def write_all(
+    files: Mapping[Path, bytes | Mapping[str, bytes]], before_naming: Callable[[], None] | None = None
+) -> None:
     """Write files so that each is there whole or not at all.
 
     A mapping in place of bytes makes a folder of files. Every file is first written beside its target and forced to
-    the disk; only when all of them are, they take
-    their names. Whatever goes wrong before, nothing is left behind.
+    the disk; only when all of them are, they take their names. Whatever goes wrong before, nothing is left behind.
+    ``before_naming`` is called in between.
 
     Raises
     ------
@@ -103,6 +105,8 @@ def write_all(files: Mapping[Path, bytes | Mapping[str, bytes]]) -> None:
                 raise WriteError(
                     path, f"could not be written ({reason(error)}); free space or choose another"
                 ) from None
+        if before_naming is not None:
+            before_naming()
         for temporary, target in staged.items():
             try:
                 _take_name(temporary, target)

@@ -35,7 +35,7 @@ def psf_plot(psf: NDArray[Any], magnitude: NDArray[Any], title: str) -> bytes:
     """Draw a PSF (h, w) beside the magnitude of its transfer function (rows, columns), zero frequency in the middle."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = _figure(title)
+    figure, (left, right) = new_figure(title)
     height, width = psf.shape
     extent = (-(width // 2) - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -(height // 2) - 0.5)
     shown = left.imshow(psf, cmap="gray", extent=extent, interpolation="nearest")
@@ -44,7 +44,7 @@ def psf_plot(psf: NDArray[Any], magnitude: NDArray[Any], title: str) -> bytes:
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.colorbar(shown, ax=left, label="share of the light")
     _transfer(figure, right, magnitude)
-    return _png(figure)
+    return as_png(figure)
 
 
 def spectrum_plot(
@@ -56,7 +56,7 @@ def spectrum_plot(
     """
     import numpy as np
 
-    figure, axes = _figure(title, 1 if found is None else 2)
+    figure, axes = new_figure(title, 1 if found is None else 2)
     left, right = axes[:2]
     # A curve of millions of points looks like one of a thousand.
     index = np.unique(np.linspace(0, values.size - 1, 1000).astype(int))
@@ -76,18 +76,18 @@ def spectrum_plot(
     right.set(title="|transfer function|, cyan: the noise")
     if found is not None:
         _resolution(figure, axes[2], axes[3], found)
-    return _png(figure)
+    return as_png(figure)
 
 
 def resolution_plot(found: Resolution, title: str) -> bytes:
     """Draw what a restoration resolves: its response to frequencies, and the noise over the picture or by direction."""
     rows = 1 if found.cell_map is None else 2
-    figure, axes = _figure(title, rows)
+    figure, axes = new_figure(title, rows)
     _resolution(figure, axes[0], axes[1], found)
     if found.cell_map is not None:
         _directions(axes[2], found)
         _map(figure, axes[3], found.cell_map, "the square that one value stands for", "side, pixels", steep=True)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _resolution(figure: Any, left: Any, right: Any, found: Resolution) -> None:
@@ -174,7 +174,8 @@ def transfer_magnitude(psf: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]
     return np.abs(np.fft.fftshift(np.fft.fft2(folded)))
 
 
-def _figure(title: str, rows: int = 1) -> tuple[Any, Any]:
+def new_figure(title: str, rows: int = 1) -> tuple[Any, Any]:
+    """Return a figure with that many rows of two axes, and the axes in reading order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -185,7 +186,8 @@ def _figure(title: str, rows: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, 2).reshape(-1)
 
 
-def _png(figure: Any) -> bytes:
+def as_png(figure: Any) -> bytes:
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -10,50 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import axes, images, masks, outputs, psf_source, stacks
+from convpinv.app import axes, deblur_plot, images, masks, outputs, planes, plots, psf_source, stacks
 from convpinv.app.console import Working, row
-from convpinv.app.files import TargetError, UnreadableFileError
-from convpinv.app.light import Light, choose
+from convpinv.app.files import PIPE, TargetError, UnreadableFileError
+from convpinv.app.light import choose
+from convpinv.app.psf_source import PsfSource
 from convpinv.app.raster import Image
+from convpinv.app.request import Loaded, Request
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from convpinv.imaging import DeblurReport
 
 # Of more numbers, one a plane, the summary shows the range.
 _LISTED = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What the user asked of ``convpinv deblur``; None is automatic."""
+class Restored:
+    """The restored pixels, what is said of them, and the seconds that they took.
 
-    source: Path
-    target: Path
-    psf: str | None = None
-    prior: str = "tv"
-    strength: float | str | None = None
-    noise: float | None = None
-    boundary: str = "unknown"
-    device: str = "cpu"
-    report: Path | None = None
-    overwrite: bool = False
-    mask: Path | None = None
-    linear: str = "auto"
-    axes: str | None = None
-    check_io: bool = False
-    memory: str | None = None
-    dry_run: bool = False
-    workers: int | None = None
-    scheduler: str | None = None
-    resume: bool = False
+    ``report`` is that of all planes, ``first`` that of the first; ``left`` says which planes were left alone.
+    """
 
-    @property
-    def psf_text(self) -> str:
-        """The PSF, without which there is nothing to undo."""
-        if self.psf is None:
-            raise ArgumentError("--psf is missing; give a file or a text like gaussian:sigma=1.6")
-        return self.psf
+    pixels: Any
+    report: Mapping[str, Any]
+    first: DeblurReport | None
+    left: tuple[str, ...]
+    psf: PsfSource
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,48 +69,82 @@ def deblur_file(request: Request) -> Outcome:
     """
     if request.check_io:
         return _checked(request)
-    psf = request.psf_text
     from convpinv.app.tiles import run
 
     if run.wanted(request):
         return Outcome(*run.deblur_large(request))
-    # What can be refused without work is refused first, and the names before the contents.
+    check(request)
+    loaded = load(request)
+    restored = restore(request, loaded, psf_source.load(request.psf_text))
+    files, outcome = encode(request, loaded, restored)
+    outputs.write_all(files)
+    return outcome
+
+
+def check(request: Request) -> None:
+    """Refuse what can be refused without work, and the names before the contents."""
+    plots.check(request.plot)
     outputs.check_targets(
-        {"OUT": request.target, "--report": request.report},
-        {"IN": request.source, "--psf": psf_source.file_of(psf), "--mask": request.mask},
+        {"OUT": None if _is_pipe(request) else request.target, "--report": request.report, "--plot": request.plot},
+        {"IN": request.source, "--psf": psf_source.file_of(request.psf_text), "--mask": request.mask},
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
     )
     _check_report(request.report)
-    images.format_of(request.target)
-    image = images.read(request.source, gaps=True, stacks=True, axes=axes.parse(request.axes))
-    images.check_format(image, request.target)
-    _check_any(image, request.source)
-    light = choose(image, request.linear)
-    source = psf_source.load(psf)
-    seen = None if request.mask is None else masks.read(request.mask, image)
+    if not _is_pipe(request):
+        images.format_of(request.target)
 
+
+def load(request: Request) -> Loaded:
+    """Read the picture and its mask, and refuse an output that cannot hold it."""
+    image = images.read(request.source, gaps=True, stacks=True, axes=axes.parse(request.axes))
+    if not _is_pipe(request):
+        images.check_format(image, request.target)
+    _check_any(image, request.source)
+    if request.plot is not None and image.axes:
+        raise ArgumentError("--plot draws one picture, and this is a stack; leave it out")
+    seen = None if request.mask is None else masks.read(request.mask, image)
+    return Loaded(image, choose(image, request.linear), seen)
+
+
+def restore(request: Request, loaded: Loaded, psf: PsfSource, *, bar: bool = True) -> Restored:
+    """Compute; ``bar`` says whether a long work may show its progress."""
     with Working(str(request.source)) as working:
-        pixels, said, left = _restored(image, request, source.psf, seen, light, working)
-        seconds = working.seconds
-    data, clipped = images.encode(image.with_pixels(pixels), request.target, gaps=bool(left))
+        pixels, reports, left = planes.restored(request, loaded, psf.psf, working if bar else None)
+        said = stacks.merge([(name, report.to_dict()) for name, report in reports])
+        return Restored(pixels, said, reports[0][1] if reports else None, left, psf, working.seconds)
+
+
+def encode(
+    request: Request, loaded: Loaded, restored: Restored
+) -> tuple[dict[Path, bytes | Mapping[str, bytes]], Outcome]:
+    """Return the bytes of all files that were asked for, and what is said of them."""
+    image = loaded.image
+    after = image.with_pixels(restored.pixels)
+    data, clipped = images.encode(after, request.target, gaps=bool(restored.left))
     facts = {
         "version": __version__,
         "input": str(request.source),
         "output": str(request.target),
-        "psf": source.text,
+        "psf": restored.psf.text,
         "mask": None if request.mask is None else str(request.mask),
-        "light": light.text,
+        "light": loaded.light.text,
         "axes": image.names,
         "device": _device_name(request.device),
-        "seconds": round(seconds, 3),
+        "seconds": round(restored.seconds, 3),
         "clipped_pixels": clipped,
-        "notes": [*image.remarks, *source.notes, *left, *images.losses(image, request.target)],
-        **said,
+        "notes": [*image.remarks, *restored.psf.notes, *restored.left, *images.losses(image, request.target)],
+        **restored.report,
     }
     report = _plain(facts)
-    outputs.write_all({request.target: data, **_report_file(request.report, report)})
-    return Outcome(report, tuple(_summary(image, report)))
+    files = {request.target: data, **_report_file(request.report, report)}
+    if request.plot is not None and restored.first is not None:
+        files[request.plot] = deblur_plot.draw(image, after, restored.first, str(request.source))
+    return files, Outcome(report, tuple(_summary(image, report)))
+
+
+def _is_pipe(request: Request) -> bool:
+    return str(request.target) == PIPE
 
 
 def _checked(request: Request) -> Outcome:
@@ -151,63 +170,6 @@ def _checked(request: Request) -> Outcome:
     return Outcome(report, tuple(line for name, text in rows for line in row(name, str(text))))
 
 
-def _restored(
-    image: Image, request: Request, psf: Tensor, seen: Any, light: Light, working: Working
-) -> tuple[Any, dict[str, Any], list[str]]:
-    """Restore each plane of a picture; return the pixels, the report, and notes on planes that were left alone."""
-    import numpy as np
-
-    from convpinv.imaging import deblur, estimate_noise
-
-    _check_device(request.device)
-    psf = psf.to(request.device)
-    planes = list(axes.planes(image))
-    pixels = image.pixels if len(planes) == 1 and not image.axes else image.pixels.copy()
-    reports, empty = [], []
-    for count, (name, index) in enumerate(planes):
-        plane = image.pixels[index]
-        if not np.isfinite(plane).any():
-            empty.append(name)
-            continue
-        working.name = f"{request.source}, {name}" if name else str(request.source)
-        noise, estimated = request.noise, False
-        if light.curve is not None:
-            # The noise of a picture for the screen is nearer to white in its own values; in light it grows with the
-            # brightness, and the estimate, which looks at the calmest patches, would be that of the shadows.
-            if noise is None and seen is None and np.isfinite(plane).all():
-                noise, estimated = estimate_noise(plane), True
-            noise = None if noise is None else light.curve.noise(noise, plane)
-            plane = light.curve.decode(plane)
-        result = deblur(
-            plane_tensor(plane, request.device),
-            stacks.psf_of_plane(psf, image, index),
-            noise=noise,
-            prior=request.prior,
-            boundary=request.boundary,
-            strength=request.strength,
-            mask=None if seen is None else seen[index] if seen.ndim > 2 else seen,
-            full_output=True,
-            noise_is_estimate=estimated,
-            progress=working if len(planes) == 1 else None,
-        )
-        working(count + 1, len(planes))
-        found = to_pixels(result.image)
-        found = found if light.curve is None else light.curve.encode(found)
-        if pixels is image.pixels:
-            pixels = found
-        else:
-            pixels[index] = found
-        report = result.report.to_dict()
-        if light.curve is not None and noise is not None:
-            report["noise_rule"] += ", in the values of the file; here as its root mean square in light"
-        reports.append((name, report))
-    left = []
-    if empty:
-        others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        left = [f"plane {empty[0]}{others} holds no number at all and was left as it is"]
-    return pixels, stacks.merge(reports), left
-
-
 def _check_any(image: Image, path: Path) -> None:
     import numpy as np
 
@@ -223,62 +185,6 @@ def _check_report(path: Path | None) -> None:
 
 def _report_file(path: Path | None, report: Mapping[str, Any]) -> dict[Path, bytes]:
     return {} if path is None else {path: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()}
-
-
-def to_tensor(image: Image, device: str = "cpu") -> Tensor:
-    """Return the pixels as torch holds pictures: (C, H, W), on the device that the user named."""
-    return plane_tensor(image.pixels, device)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ArgumentError(f"--device {device}: torch sees no such device here; use --device cpu")
-
-
-def plane_tensor(pixels: Any, device: str = "cpu") -> Tensor:
-    """Return one plane, (H, W) or (H, W, C), as torch holds pictures."""
-    import numpy as np
-    import torch
-
-    _check_device(device)
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes)).to(device)
-
-
-def to_pixels(tensor: Tensor) -> Any:
-    """Return (C, H, W) as the pixels of a picture: (H, W) or (H, W, C)."""
-    array = tensor.detach().cpu().numpy()
-    return array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
-
-
-def number(text: str, option: str, *, zero: bool) -> float | None:
-    """Read ``auto`` (None) or a number above 0; ``zero`` says whether 0 will do."""
-    if text.strip().lower() == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value < math.inf or (value == 0.0 and not zero):
-        raise ArgumentError(f"{option} is {text!r}; it may be auto or a number {'of at least' if zero else 'above'} 0")
-    return value
-
-
-def strength(text: str) -> float | str | None:
-    """Read ``auto`` (None), the name of a rule, or a number above 0."""
-    from convpinv.imaging import RULES
-
-    name = text.strip().lower()
-    if name in RULES:
-        return name
-    try:
-        return number(text, "--strength", zero=False)
-    except ArgumentError:
-        raise ArgumentError(
-            f"--strength is {text!r}; it may be auto, a number above 0, or a rule: {', '.join(RULES)}"
-        ) from None
 
 
 def show(value: Any) -> str:
