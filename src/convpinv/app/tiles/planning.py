@@ -17,13 +17,13 @@ from convpinv.app.console import Working
 from convpinv.app.files import UnreadableFileError
 from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import GRAIN, LARGEST_CORE, Layout, fitting
+from convpinv.app.tiles.request import Request
 from convpinv.app.tiles.sources import Source
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from convpinv.app.restoring import Request
     from convpinv.imaging import Agreement
 
 # The sample: so many blocks a side, of so many pixels a side or four times the PSF.
