@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -87,6 +88,7 @@ class Plan:
 
 def make(request: Request, source: Source, core: int | None, grain: int | None) -> Plan:
     """Return the plan; ``core`` and ``grain`` override what the memory asks for."""
+    import numpy as np
     import torch
 
     from convpinv.imaging import agree, border_gap
@@ -116,6 +118,11 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     share = limit if request.scheduler else limit // (workers + (workers > 1))
     budget = share - base - memory.RESERVE
     taps = (int(agreement.kernels.shape[-2]), int(agreement.kernels.shape[-1]))
+    decoded = math.prod(source.block) * (source.channels or 1) * np.dtype(source.dtype).itemsize
+    if decoded > budget / 2:
+        raise UnreadableFileError(
+            source.path, f"is decoded {memory.text(decoded)} at a time, too much for --memory; write it in tiles first"
+        )
     step = grain or GRAIN
     layout = Layout(
         planes=source.planes,

@@ -81,7 +81,7 @@ def deblur_large(
     progress = Progress(request.target)
     begun = None if request.dry_run else _begun(request, progress)
     with opened(request.source) as source:
-        _check_layout(request, source)
+        _check_disk(request, source)
         plan = begun or planning.make(request, source, core, grain)
         if request.dry_run:
             return plan.to_dict(), tuple(_plan_lines(plan))
@@ -197,7 +197,7 @@ def _begun(request: Request, progress: Progress) -> Plan | None:
     return plan
 
 
-def _check_layout(request: Request, source: Source) -> None:
+def _check_disk(request: Request, source: Source) -> None:
     if request.dry_run:
         return
     free = shutil.disk_usage(request.target.absolute().parent).free
