@@ -119,7 +119,7 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     budget = share - base - memory.RESERVE
     taps = (int(agreement.kernels.shape[-2]), int(agreement.kernels.shape[-1]))
     decoded = math.prod(source.block) * (source.channels or 1) * np.dtype(source.dtype).itemsize
-    if decoded > budget / 2:
+    if 0 < budget < 2 * decoded:
         raise UnreadableFileError(
             source.path, f"is decoded {memory.text(decoded)} at a time, too much for --memory; write it in tiles first"
         )
