@@ -1,6 +1,7 @@
 """Pictures: point spread functions, noise, and deblurring."""
 
 from convpinv.imaging import psf, strength
+from convpinv.imaging.agreement import Agreement, agree
 from convpinv.imaging.deblur import DeblurReport, DeblurResult, deblur
 from convpinv.imaging.noise import estimate_noise
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise
@@ -9,7 +10,7 @@ from convpinv.imaging.regularization import RULES
 from convpinv.imaging.resolution import Resolution, resolution
 from convpinv.imaging.richardson_lucy import RichardsonLucyReport, RichardsonLucyResult, richardson_lucy
 from convpinv.imaging.simulate import blur
-from convpinv.imaging.tiling import Agreement, PartRestorer, agree, border_gap, window_length
+from convpinv.imaging.tiling import PartRestorer, border_gap, window_length
 
 __all__ = [
     "RULES",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import Layout, fitting
 from convpinv.arguments import ArgumentError
 from convpinv.imaging import border_gap, window_length
+from tiled import ENVIRONMENT
 
 
 def layout(size: tuple[int, int], halo: int, core: int, grain: int, taps: int, linear: bool) -> Layout:
@@ -149,3 +152,19 @@ def test_names_that_tiles_do_not_serve(sheet: Path, convpinv: Callable[[str], An
     run = convpinv("deblur picture.png out.tif --psf gaussian:sigma=2 --memory 2G")
     assert run.code == 2
     assert "is PNG; in tiles TIFF, Zarr and .npy are read" in run.error_line
+
+
+def test_the_peak_stays_below_the_limit(tmp_path: Path) -> None:
+    """A window of the whole picture would take 0.6 GB, beyond the base of 0.3: a process of its own is asked."""
+    np.save(tmp_path / "in.npy", np.random.default_rng(0).integers(0, 65536, (3200, 3100), np.uint16))
+    call = (
+        "import sys; from convpinv.app.cli import main; from convpinv.app.tiles import memory;"
+        "code = main(sys.argv[1:]); print('peak', memory.peak()); sys.exit(code)"
+    )
+    words = "deblur in.npy out.npy --psf gaussian:sigma=2 --prior gradient --strength 0.1 --boundary circular"
+    command = [sys.executable, "-c", call, *words.split(), "--noise", "0.01", "--memory", "700M"]
+    run = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "1 of at most" not in run.stdout
+    assert int(run.stdout.rpartition("peak ")[2]) < 700 * 2**20
+    assert np.load(tmp_path / "out.npy").std() > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -17,13 +18,13 @@ from convpinv.app.console import Working
 from convpinv.app.files import UnreadableFileError
 from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import GRAIN, LARGEST_CORE, Layout, fitting
+from convpinv.app.tiles.request import Request
 from convpinv.app.tiles.sources import Source
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from convpinv.app.restoring import Request
     from convpinv.imaging import Agreement
 
 # The sample: so many blocks a side, of so many pixels a side or four times the PSF.
@@ -87,6 +88,7 @@ class Plan:
 
 def make(request: Request, source: Source, core: int | None, grain: int | None) -> Plan:
     """Return the plan; ``core`` and ``grain`` override what the memory asks for."""
+    import numpy as np
     import torch
 
     from convpinv.imaging import agree, border_gap
@@ -116,6 +118,11 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     share = limit if request.scheduler else limit // (workers + (workers > 1))
     budget = share - base - memory.RESERVE
     taps = (int(agreement.kernels.shape[-2]), int(agreement.kernels.shape[-1]))
+    decoded = math.prod(source.block) * (source.channels or 1) * np.dtype(source.dtype).itemsize
+    if 0 < budget < 2 * decoded:
+        raise UnreadableFileError(
+            source.path, f"is decoded {memory.text(decoded)} at a time, too much for --memory; write it in tiles first"
+        )
     step = grain or GRAIN
     layout = Layout(
         planes=source.planes,

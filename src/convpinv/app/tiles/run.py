@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convpinv.app import outputs, psf_source, signatures
 from convpinv.app.console import ComputationError, Working, row
@@ -17,12 +17,10 @@ from convpinv.app.tiles import memory, planning, sinks
 from convpinv.app.tiles.plan import Tile
 from convpinv.app.tiles.planning import Plan
 from convpinv.app.tiles.progress import Progress
+from convpinv.app.tiles.request import Request
 from convpinv.app.tiles.sources import Source, is_tileable, opened
 from convpinv.app.tiles.work import Work
 from convpinv.arguments import ArgumentError, ConvpinvError
-
-if TYPE_CHECKING:
-    from convpinv.app.restoring import Request
 
 # A restoration in memory takes up to this many times the float32 picture.
 _IN_MEMORY = 30
@@ -82,7 +80,7 @@ def deblur_large(
     progress = Progress(request.target)
     begun = None if request.dry_run else _begun(request, progress)
     with opened(request.source) as source:
-        _check_layout(request, source)
+        _check_disk(request, source)
         plan = begun or planning.make(request, source, core, grain)
         if request.dry_run:
             return plan.to_dict(), tuple(_plan_lines(plan))
@@ -198,7 +196,7 @@ def _begun(request: Request, progress: Progress) -> Plan | None:
     return plan
 
 
-def _check_layout(request: Request, source: Source) -> None:
+def _check_disk(request: Request, source: Source) -> None:
     if request.dry_run:
         return
     free = shutil.disk_usage(request.target.absolute().parent).free
