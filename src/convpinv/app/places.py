@@ -8,20 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convpinv.app import batch, batch_plan, images, outputs, psf_source, restoring
-from convpinv.app.files import PIPE
+from convpinv.app.files import PIPE, UnreadableFileError
 from convpinv.app.restoring import Request
 from convpinv.arguments import ArgumentError
 
 # What a picture that is written to a pipe is called where a name has to have an ending.
-_ENDINGS = {
-    "png": ".png",
-    "jpeg": ".jpg",
-    "webp": ".webp",
-    "tiff": ".tif",
-    "fits": ".fits",
-    "npy": ".npy",
-    "zarr": ".zarr",
-}
+_ENDINGS = {name: f".{name}" for name in ("png", "webp", "fits", "npy", "zarr")} | {"jpeg": ".jpg", "tiff": ".tif"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +37,9 @@ def deblur(request: Request, places: Places, echo: Callable[[str], None]) -> Non
             raise ArgumentError("- is one picture; give one IN and one OUT with it")
         _through_pipe(request, places.format, echo)
     elif batch_plan.is_for_folders(places.sources, places.target):
+        folder = next((name for name in places.sources if Path(name).is_dir()), None)
+        if request.check_io and folder is not None:
+            raise UnreadableFileError(folder, "is a folder; name one file in it")
         for option in ("--memory", "--dry-run", "--workers", "--scheduler", "--check-io"):
             if getattr(request, option.removeprefix("--").replace("-", "_")):
                 raise ArgumentError(f"{option} is for one picture; give one IN and one OUT with it")

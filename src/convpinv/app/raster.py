@@ -141,12 +141,17 @@ def check_claim(path: str | os.PathLike[str], shape: tuple[int, ...], itemsize: 
         claimed *= int(length)
     if claimed <= 0:
         raise UnreadableFileError(path, f"claims {size_text(shape)} pixels, none at all; get the file again")
-    if claimed > _HARMLESS_BYTES and claimed > _LARGEST_EXPANSION * held:
+    if not is_plausible(claimed, held):
         gib = claimed / 2**30
         raise UnreadableFileError(
             path,
             f"claims {size_text(shape)} pixels ({gib:.3g} GiB) but holds {held} bytes; it is damaged, get it again",
         )
+
+
+def is_plausible(claimed: int, held: int) -> bool:
+    """Tell whether so many bytes of pixels may come out of a file of so many bytes."""
+    return claimed <= _HARMLESS_BYTES or claimed <= _LARGEST_EXPANSION * held
 
 
 def unit_range(stored: NDArray[Any]) -> NDArray[Any]:

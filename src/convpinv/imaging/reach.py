@@ -23,8 +23,8 @@ FIRST_GRID = 256
 LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
-# What tiles differed from the whole by on photographs, at strengths from a fifth of the automatic to five times it, in
-# the root mean square over the picture: 0.004 to 0.020 of its deviation, by the tolerance of the loops.
+# What tiles differed from the whole by on two photographs, at strengths from a fifth of the automatic to five times it,
+# in the root mean square over the picture: 0.004 to 0.020 of its deviation, by the tolerance of the loops.
 MEASURED_SEAM = 0.02
 
 

@@ -145,7 +145,7 @@ def test_what_cannot_be_done_is_one_line(
 
 
 def test_names_that_tiles_do_not_serve(sheet: Path, convpinv: Callable[[str], Any]) -> None:
-    run = convpinv("deblur sheet.zarr out.png --psf gaussian:sigma=2")
+    run = convpinv("deblur sheet.zarr out.png --psf gaussian:sigma=2 --memory 2G")
     assert run.code == 2
     assert "out.png: in tiles .zarr, .tif, .tiff, .npy are written" in run.error_line
     Path("picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))

@@ -16,9 +16,9 @@ from convpinv import __version__
 from convpinv.app import psf_source, raster
 from convpinv.app.console import Working
 from convpinv.app.files import UnreadableFileError
+from convpinv.app.request import Request
 from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import GRAIN, LARGEST_CORE, Layout, fitting
-from convpinv.app.tiles.request import Request
 from convpinv.app.tiles.sources import Source
 from convpinv.arguments import ArgumentError
 

@@ -7,17 +7,18 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from convpinv.app import outputs, psf_source, signatures
+from convpinv.app import outputs, psf_source, raster, signatures
 from convpinv.app.console import ComputationError, Working, row
 from convpinv.app.files import TargetError, UnreadableFileError
 from convpinv.app.raster import size_text
+from convpinv.app.request import Request
 from convpinv.app.tiles import memory, planning, sinks
 from convpinv.app.tiles.plan import Tile
 from convpinv.app.tiles.planning import Plan
 from convpinv.app.tiles.progress import Progress
-from convpinv.app.tiles.request import Request
 from convpinv.app.tiles.sources import Source, is_tileable, opened
 from convpinv.app.tiles.work import Work
 from convpinv.arguments import ArgumentError, ConvpinvError
@@ -35,9 +36,10 @@ def wanted(request: Request) -> bool:
     if request.resume and Progress(request.target).exists():
         return True
     free = memory.available()
-    folder = request.source.is_dir()
     try:
-        if not folder:
+        if not request.source.is_dir():
+            if not request.source.is_file():  # a pipe would be waited for
+                return False
             with open(request.source, "rb") as file:
                 array = file.read(16).startswith(signatures.NUMPY)
             # What is small in the file, and cannot be large out of it, is not opened twice.
@@ -48,9 +50,15 @@ def wanted(request: Request) -> bool:
         with opened(request.source) as source:
             # A stack is held whole, and restored plane by plane.
             needed = math.prod(source.shape) * (4 * _IN_MEMORY + 16 * (source.planes - 1))
-            return free is not None and needed > free // 2
+            large = free is not None and needed > free // 2
+            # What claims far more than it holds is damaged, which whoever reads it whole says.
+            return large and raster.is_plausible(math.prod(source.shape) * source.planes, _bytes(request.source))
     except (OSError, ConvpinvError):
         return False  # whoever reads it whole says what is wrong, or can read it
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(part.stat().st_size for part in path.rglob("*"))
 
 
 def deblur_large(
