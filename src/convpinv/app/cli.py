@@ -201,7 +201,7 @@ def deblur(
         )
         places.deblur(
             options,
-            places.Places(tuple(sources), target, recursive, suffix, format_, jobs, resume),
+            places.Places(tuple(sources), target, recursive, suffix, format_, jobs),
             typer.echo,
         )
 

@@ -10,18 +10,22 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="IN...",
-        help="The pictures to read: PNG, JPEG or TIFF; folders, and quoted patterns like 'shots/*.png'; - for a pipe.",
+        help=(
+            "The pictures to read: PNG, JPEG, WebP, TIFF, FITS, NPY or Zarr; folders, and quoted patterns like "
+            "'shots/*.png'; - for a pipe."
+        ),
     ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders: enter the folders in them, and keep the tree.")]
 Suffix = Annotated[str, typer.Option("--suffix", metavar="TEXT", help="Folders: add this to the names of outputs.")]
 Format = Annotated[
-    str | None, typer.Option("--format", metavar="FORMAT", help="Folders and pipes: write png, jpg or tif.")
+    str | None,
+    typer.Option("--format", metavar="FORMAT", help="Folders and pipes: the ending of outputs, like png, tif or fits."),
 ]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=1, metavar="N", help="Folders: pictures worked on at once; one a core if not given."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Folders: go on with a run that was ended; what it finished is kept.")
+    bool, typer.Option("--resume", help="Go on with a folder or with tiles that were begun and not finished.")
 ]

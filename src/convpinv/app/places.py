@@ -15,6 +15,8 @@ from convpinv.arguments import ArgumentError
 # What a picture that is written to a pipe is called where a name has to have an ending.
 _ENDINGS = {name: f".{name}" for name in ("png", "webp", "fits", "npy", "zarr")} | {"jpeg": ".jpg", "tiff": ".tif"}
 
+_TILES = ("--memory", "--dry-run", "--workers", "--scheduler")
+
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -26,13 +28,13 @@ class Places:
     suffix: str = ""
     format: str | None = None
     jobs: int | None = None
-    resume: bool = False
 
 
 def deblur(request: Request, places: Places, echo: Callable[[str], None]) -> None:
     """Restore what the places name, with the options of ``request``, and say what was done."""
     if PIPE in (*places.sources, places.target):
-        _refuse(places, "a pipe", "--recursive", "--suffix", "--jobs", "--resume")
+        _refuse(places, "a pipe", "--recursive", "--suffix", "--jobs")
+        _alone(request, "--resume", "--check-io", *_TILES)
         if len(places.sources) > 1:
             raise ArgumentError("- is one picture; give one IN and one OUT with it")
         _through_pipe(request, places.format, echo)
@@ -40,15 +42,13 @@ def deblur(request: Request, places: Places, echo: Callable[[str], None]) -> Non
         folder = next((name for name in places.sources if Path(name).is_dir()), None)
         if request.check_io and folder is not None:
             raise UnreadableFileError(folder, "is a folder; name one file in it")
-        for option in ("--memory", "--dry-run", "--workers", "--scheduler", "--check-io"):
-            if getattr(request, option.removeprefix("--").replace("-", "_")):
-                raise ArgumentError(f"{option} is for one picture; give one IN and one OUT with it")
+        _alone(request, "--check-io", *_TILES)
         folders = batch.Folders(
             places.sources,
             places.target,
             batch_plan.Naming(places.suffix, places.format),
             places.recursive,
-            places.resume,
+            request.resume,
             places.jobs,
         )
         batch.deblur_folder(request, folders, echo)
@@ -56,6 +56,12 @@ def deblur(request: Request, places: Places, echo: Callable[[str], None]) -> Non
         _refuse(places, "one file", "--recursive", "--suffix", "--format", "--jobs")
         for line in restoring.deblur_file(request).lines:
             echo(line)
+
+
+def _alone(request: Request, *options: str) -> None:
+    for option in options:
+        if getattr(request, option.removeprefix("--").replace("-", "_")):
+            raise ArgumentError(f"{option} is for one picture in a file; give one IN and one OUT with it")
 
 
 def _refuse(places: Places, what: str, *options: str) -> None:

@@ -18,7 +18,7 @@ from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.noise import noise_of_planes
-from convpinv.imaging.reach import LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAM, Reach, reach
+from convpinv.imaging.reach import LARGEST_HALO, LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAM, Reach, reach
 from convpinv.imaging.report import Job
 from convpinv.imaging.restore import cautious_share
 from convpinv.linalg import fast_size
@@ -77,7 +77,7 @@ class Agreement:
         """Whether the restoration is a convolution away from the border: nothing iterates and nothing is one-sided."""
         return self.prior in LINEAR_PRIORS and self.clip == (None, None)
 
-    def reach(self, tolerance: float, largest: int) -> Reach:
+    def reach(self, tolerance: float, largest: int = LARGEST_HALO) -> Reach:
         """Return how far the restoration looks, the farthest of all channels, and no farther than ``largest``."""
         found = [
             reach(

@@ -28,7 +28,7 @@ __all__ = ["PartRestorer", "border_gap", "window_length"]
 
 
 class PartRestorer:
-    """Restores parts of a picture by an agreement; what it has prepared for a size serves all parts of that size.
+    """Restores parts of a picture by an agreement.
 
     Parameters
     ----------
@@ -44,9 +44,23 @@ class PartRestorer:
         # What is drawn towards: darkness where there is darkness outside, as in deblur.
         dark = agreement.boundary == Boundary.ZEROS
         self._centre = tuple(0.0 if dark else mean for mean in agreement.mean)
-        self._filters: dict[tuple[int, int, int], Tensor] = {}
 
-    def __call__(self, window: Any, *, inside: bool) -> Any:
+    def prepare(self, size: tuple[int, int], dtype: Any = "float32") -> tuple[Tensor, ...]:
+        """Return what serves all parts of a size (h, w) and dtype that lie inside: a filter a channel, or nothing.
+
+        Only a quadratic prior has one: its response, as half a spectrum, as large as the window.
+        """
+        agreement = self.agreement
+        if agreement.prior not in LINEAR_PRIORS:
+            return ()
+        found: dict[tuple[int, float], Tensor] = {}
+        keys = [(channel % len(agreement.kernels), strength) for channel, strength in enumerate(agreement.strength)]
+        for index, strength in keys:
+            if (index, strength) not in found:
+                found[index, strength] = self._filter(index, strength, size, np.dtype(dtype) == np.float64)
+        return tuple(found[key] for key in keys)
+
+    def __call__(self, window: Any, *, inside: bool, prepared: tuple[Tensor, ...] = ()) -> Any:
         """Restore one part with its surroundings.
 
         Parameters
@@ -55,6 +69,8 @@ class PartRestorer:
             Array (h, w) or (h, w, C), floating; NaN and infinity were not seen.
         inside
             Whether all its edges are surroundings: none is the picture's border.
+        prepared
+            What :meth:`prepare` returned for windows of this size; made for this one alone if not given.
 
         Returns
         -------
@@ -67,6 +83,7 @@ class PartRestorer:
         finite = torch.isfinite(planes)
         complete = bool(finite.all())
         result = torch.empty(planes.shape, dtype=planes.dtype, device=self.device)
+        periodic = inside or self.agreement.boundary == Boundary.CIRCULAR
         for channel, width in restored_together(self.agreement.prior, len(planes)):
             some = slice(channel, channel + width)
             if not complete and not bool(finite[some].any()):
@@ -75,39 +92,31 @@ class PartRestorer:
                 continue
             seen = None if complete else finite[some]
             clipped = self._clipped(planes[some])
-            periodic = inside or self.agreement.boundary == Boundary.CIRCULAR
             if periodic and seen is None and clipped is None and self.agreement.prior in LINEAR_PRIORS:
-                result[channel] = self._filtered(planes[channel], channel)
+                prepared = prepared or self.prepare(array.shape[:2], array.dtype)
+                result[channel] = self._filtered(planes[channel], self._centre[channel], prepared[channel])
             else:
                 result[some] = self._solved(planes[some], channel, seen, clipped, inside)
         array_of = result.cpu().numpy()
         return array_of[0] if array.ndim == 2 else np.moveaxis(array_of, 0, -1)
 
-    def _filtered(self, plane: Tensor, channel: int) -> Tensor:
+    @staticmethod
+    def _filtered(plane: Tensor, mean: float, response: Tensor) -> Tensor:
         """Apply the response of a quadratic prior to a plane (h, w) as if it were periodic: two transforms."""
-        mean = self._centre[channel]
-        spectrum = torch.fft.rfft2(plane - mean)
-        spectrum.mul_(self._filter(channel, (plane.shape[0], plane.shape[1]), spectrum.dtype))
+        spectrum = torch.fft.rfft2(plane - mean).mul_(response)
         return torch.fft.irfft2(spectrum, plane.shape).add_(mean)
 
-    def _filter(self, channel: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        agreement = self.agreement
-        index = channel % len(agreement.kernels)
-        key = (channel if len(set(agreement.strength)) > 1 else index, *size)
-        if key not in self._filters:
-            if len(self._filters) >= len(agreement.mean):
-                self._filters.clear()  # each is as large as a window, and the sizes come one after the other
-            model = BlurModel.build(agreement.kernels[index].to(self.device), size, Boundary.CIRCULAR)
-            # In single precision, where the rounding is far below that of the data, whose memory it shares.
-            single = torch.float32 if dtype == torch.complex64 else torch.float64
-            grid = GridBlur.of(model, single)
-            gain = largest_power(agreement.kernels[index][None])
-            if agreement.prior == "tikhonov":
-                grid.power.add_(agreement.strength[channel] * gain)
-            else:
-                grid.power.add_(grid.differences, alpha=agreement.strength[channel] * gain)
-            self._filters[key] = grid.transfer.conj_physical_().div_(grid.power)
-        return self._filters[key]
+    def _filter(self, index: int, strength: float, size: tuple[int, int], double: bool) -> Tensor:
+        kernel = self.agreement.kernels[index]
+        model = BlurModel.build(kernel.to(self.device), size, Boundary.CIRCULAR)
+        # In single precision, where the rounding is far below that of the data, whose memory it shares.
+        grid = GridBlur.of(model, torch.float64 if double else torch.float32)
+        gain = largest_power(kernel[None])
+        if self.agreement.prior == "tikhonov":
+            grid.power.add_(strength * gain)
+        else:
+            grid.power.add_(grid.differences, alpha=strength * gain)
+        return grid.transfer.conj_physical_().div_(grid.power)
 
     def _clipped(self, planes: Tensor) -> Tensor | None:
         low, high = self.agreement.clip

@@ -168,3 +168,14 @@ def test_the_peak_stays_below_the_limit(tmp_path: Path) -> None:
     assert "1 of at most" not in run.stdout
     assert int(run.stdout.rpartition("peak ")[2]) < 700 * 2**20
     assert np.load(tmp_path / "out.npy").std() > 0
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--plot p.png", "--axes YX", "--linear on", "--clip 0,1", "--bounds 0,", "--prior hyperlaplacian --exponent 0.5"],
+)
+def test_what_tiles_do_not_serve_is_refused(sheet: Path, convpinv: Callable[[str], Any], option: str) -> None:
+    run = convpinv(f"deblur sheet.zarr out.zarr --psf gaussian:sigma=2 --memory 2G {option}")
+    assert run.code == 2
+    assert "is not for tiles" in run.error_line
+    assert not Path("out.zarr").exists()

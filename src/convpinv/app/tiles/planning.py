@@ -34,7 +34,6 @@ BLOCKS, BLOCK = 4, 256
 BELOW_NOISE, BELOW_SPAN = 100.0, 1e6
 # What a worker of a cluster holds beyond what a process of its own does.
 WORKER_EXTRA = 100 * 2**20
-_LARGEST_HALO = 1024
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
             boundary=request.boundary,
             strength=request.strength,
         )
-        found = agreement.reach(tolerance(source, agreement), largest=_LARGEST_HALO)
+        found = agreement.reach(tolerance(source, agreement))
         rates = _rates(agreement, blocks, request.device)
     workers = request.workers or 1
     base = memory.held() + (WORKER_EXTRA if request.workers else 0)
@@ -142,6 +141,8 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     seconds = layout.planes * width * sum(rows * columns * rates[inside] * n for rows, columns, inside, n in windows)
     at_once = max(1, workers)
     notes = [*source.notes, *psf.notes]
+    if source.dtype == "uint8":
+        notes.append("in tiles the values of the file are taken as light, whatever the file says of its curve")
     if not found.is_reached:
         notes.append(
             f"the restoration reaches farther than {found.halo} px at this strength: the seam may exceed what cannot "
@@ -246,9 +247,10 @@ def _rates(agreement: Agreement, blocks: NDArray[Any], device: str) -> dict[bool
     block = block[0] if len(block) == 1 else np.moveaxis(block, 0, -1)
     rates = {}
     for inside in (True, False):
-        for _ in range(2 if agreement.is_linear and inside else 1):  # the first call prepares
+        prepared = restorer.prepare(block.shape[:2], block.dtype) if inside else ()
+        for _ in range(2 if agreement.is_linear and inside else 1):  # the first transform of a size plans it
             start = time.perf_counter()
-            restorer(block, inside=inside)
+            restorer(block, inside=inside, prepared=prepared)
             rates[inside] = (time.perf_counter() - start) / block.size
     return rates
 

@@ -151,6 +151,17 @@ def _check(request: Request) -> None:
     sources = {"IN": request.source, "--psf": psf_source.file_of(request.psf_text)}
     if request.mask is not None:
         raise ArgumentError("--mask is not for tiles; write NaN into a floating-point picture where it was not seen")
+    # What is given and not served is refused: a large picture goes in tiles by itself.
+    for option, is_given in (
+        ("--plot", request.plot is not None),
+        ("--axes", request.axes is not None),
+        ("--linear on", request.linear == "on"),
+        ("--clip", request.clip is not None),
+        ("--bounds", request.bounds is not None),
+        ("--exponent", request.exponent != Request.exponent),
+    ):
+        if is_given:
+            raise ArgumentError(f"{option} is not for tiles; leave it out, or restore a part that memory holds")
     if request.prior not in _PRIORS:
         raise ArgumentError(f"--prior {request.prior} has no end to its reach; in tiles it may be {', '.join(_PRIORS)}")
     if request.scheduler and request.workers:

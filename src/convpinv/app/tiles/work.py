@@ -36,6 +36,8 @@ class Work:
         self._progress = Progress(target)
         self._sink = open_sink(self._progress.pixels, plan.shape, plan.axes, plan.dtype)
         self._restorer = PartRestorer(plan.agreed(), device or plan.device)
+        # Of the last size of windows: the sizes come one after the other, and each is as large as a window.
+        self._prepared: tuple[Any, tuple[Any, ...]] = (None, ())
         # Sums depend on how many threads share them: the same for all tiles, or results would not be bit-equal.
         torch.set_num_threads(plan.threads)
 
@@ -45,8 +47,14 @@ class Work:
 
         stored = self._window(tile)
         colours, alpha = raster.split_alpha(stored, self._source.path)
-        restored = self._restorer(raster.unit_range(colours), inside=tile.is_inside)
+        window = raster.unit_range(colours)
         del colours
+        kind = (window.shape[:2], window.dtype)
+        if tile.is_inside and self._prepared[0] != kind:
+            self._prepared = (None, ())  # one at a time
+            self._prepared = (kind, self._restorer.prepare(*kind))
+        restored = self._restorer(window, inside=tile.is_inside, prepared=self._prepared[1] if tile.is_inside else ())
+        del window
         clipped = 0
         for rows, columns, down, right in tile.pieces():
             piece = raster.Image(
