@@ -12,8 +12,9 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary
-from convpinv.imaging import choosing, psf_examine, regularization
+from convpinv.imaging import choosing, psf_examine
 from convpinv.imaging.clipping import clipped_pixels
+from convpinv.imaging.coupling import of_one_size, together
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
@@ -163,7 +164,7 @@ def agree(
     clip, strengths, firsts, rule = (None, None), [], [], "given"
     plateau = clipped_pixels(stack.reshape(-1, stack.shape[-1]), _flat(pictures.finite))
     signs = plateau.reshape(planes.shape) if bool(plateau.any()) else None
-    for channel, width in restored_together(name, channels):
+    for channel, width in restored_together(name, border, channels, len(kernels)):
         some = slice(channel, channel + width)
         own = kernels if len(kernels) == width else kernels[channel % len(kernels)][None]
         material = Material(
@@ -210,26 +211,16 @@ def agree(
     )
 
 
-def restored_together(prior: str, channels: int) -> list[tuple[int, int]]:
+def restored_together(prior: str, boundary: str, channels: int, kernels: int) -> list[tuple[int, int]]:
     """Return (first channel, how many) of the channels that are restored together, as :func:`convpinv.deblur` does."""
-    if prior == "nonlocal" or (prior in regularization.SPARSE and channels == 3):
-        return [(0, channels)]
-    return [(channel, 1) for channel in range(channels)]
+    width = together("deblur", prior, None, boundary, channels, kernels)
+    return [(channel, width) for channel in range(0, channels, width)]
 
 
 def _kernels(call: str, psf: Any, pictures: arguments.Pictures) -> tuple[Tensor, tuple[str, ...]]:
     """Return the PSFs (1 or C, h, w) as a restoration of the picture would use them, and what is to be said."""
     kernels, findings = psf_examine.for_call(call, psf, pictures, True)
-    size = [max(kernel.shape[axis] for kernel in kernels) for axis in (0, 1)]
-    if len({tuple(kernel.shape) for kernel in kernels}) == 1:
-        return torch.stack(kernels).to("cpu", torch.float64), findings
-    # PSFs of several sizes go about their centres k // 2 into one odd size that holds all.
-    rows, columns = (2 * (length // 2) + 1 for length in size)
-    result = torch.zeros(len(kernels), rows, columns, dtype=torch.float64)
-    for plane, kernel in zip(result, kernels, strict=True):
-        top, left = rows // 2 - kernel.shape[0] // 2, columns // 2 - kernel.shape[1] // 2
-        plane[top : top + kernel.shape[0], left : left + kernel.shape[1]] = kernel
-    return result, findings
+    return of_one_size(kernels).to("cpu", torch.float64), findings
 
 
 def task_of(job: Job, material: Material, unit: Unit | None = None) -> Task:
@@ -240,9 +231,7 @@ def task_of(job: Job, material: Material, unit: Unit | None = None) -> Task:
     gain = largest_power(material.kernels)
     if unit is None:
         unit = Unit.of(pictures, job.boundary != Boundary.ZEROS, job.rounding)
-    floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
-    deviation = (material.sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
-    return Task(job, models, material, unit, deviation, gain)
+    return Task(job, models, material, unit, unit.noise(material.sigma, job.prior), gain)
 
 
 def largest_power(kernels: Tensor) -> float:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary, ConvergenceWarning
 from convpinv.imaging import observing, priors, psf_examine, regularization
+from convpinv.imaging.coupling import COUPLING, DENOISER, of_one_size, together
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.model import UNKNOWN
 from convpinv.imaging.noise import noise_of_planes
@@ -21,10 +21,6 @@ from convpinv.imaging.restore import Material, restore
 __all__ = ["BOUNDARIES", "PRIORS", "DeblurReport", "DeblurResult", "deblur"]
 
 PRIORS = ("tv", "hyperlaplacian", "nonlocal", "gradient", "tikhonov", "none")
-# Priors whose cost may join the channels of a picture; the patches of "nonlocal" always do, if they can.
-COUPLING = ("tv", "hyperlaplacian")
-# What the report calls a prior that is a function of the caller's.
-DENOISER = "denoiser"
 BOUNDARIES = (UNKNOWN, *(str(mode) for mode in Boundary))
 # Planes are worked on together up to this many pixels: at some 30 times their float32 size, 2 GiB.
 PIXELS_AT_ONCE = 2**24
@@ -208,7 +204,7 @@ def deblur(
     if prior in regularization.DENOISERS and rule:
         may_be = f"prior '{prior}' takes its strength from the noise: leave it out, or give a number"
         arguments.fail(call, "strength", f"'{rule}'", may_be)
-    shared = _shared(call, prior, coupled, boundary, pictures.channels, len(kernels))
+    shared = together(call, prior, coupled, boundary, pictures.channels, len(kernels))
 
     estimated = given is None or noise_is_estimate
     weight = observing.weights(call, pictures, mask)
@@ -229,7 +225,7 @@ def deblur(
         first = group.start % len(kernels)
         material = Material(
             stack[planes].reshape(shape),
-            _of_one_size(kernels if shared > 1 else kernels[first : first + 1]),
+            of_one_size(kernels if shared > 1 else kernels[first : first + 1]),
             sigma[planes].reshape(-1, shared),
             None if weight is None else weight[planes].reshape(shape),
             None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
@@ -263,34 +259,3 @@ def _groups(count: int, kernels: int, shared: int, pixels: int) -> list[range]:
         for first in range(step)
         for start in range(0, count, at_once)
     ]
-
-
-def _of_one_size(kernels: list[Tensor]) -> Tensor:
-    """Stack PSFs (C, h, w); where their sizes differ, padded about their centres k // 2 to an odd size."""
-    if len({tuple(kernel.shape) for kernel in kernels}) == 1:
-        return torch.stack(kernels)
-    reach = [max(kernel.shape[axis] // 2 for kernel in kernels) for axis in (0, 1)]
-    padded = []
-    for kernel in kernels:
-        (top, left), (height, width) = ([r - k // 2 for r, k in zip(reach, kernel.shape, strict=True)], kernel.shape)
-        bottom, right = 2 * reach[0] + 1 - top - height, 2 * reach[1] + 1 - left - width
-        padded.append(torch.nn.functional.pad(kernel, (left, right, top, bottom)))
-    return torch.stack(padded)
-
-
-def _shared(call: str, prior: str, coupled: bool | None, boundary: str, channels: int, kernels: int) -> int:
-    """Return how many channels are restored together: those of a picture that share their edges, or one."""
-    if prior in COUPLING:
-        return channels if (channels == 3 if coupled is None else coupled) else 1
-    if prior not in regularization.DENOISERS:
-        return 1
-    # The data step of a known boundary has one PSF.
-    apart = kernels > 1 and boundary not in (UNKNOWN, Boundary.CIRCULAR)
-    if prior != DENOISER:
-        return 1 if apart or coupled is False else channels
-    if apart:
-        may_be = "with one PSF a channel a denoiser takes 'unknown' or 'circular'"
-        arguments.fail(call, "boundary", f"'{boundary}'", may_be)
-    if coupled is False:
-        arguments.fail(call, "coupled", "False", "a denoiser gets the whole picture; call deblur for each channel")
-    return channels

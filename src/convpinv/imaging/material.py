@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from convpinv.imaging import regularization
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.priors import Observation
 from convpinv.imaging.report import Job
@@ -52,6 +53,11 @@ class Unit:
     def of_units(self, value: float) -> Tensor:
         """Return a value of the pictures' own units at unit scale, (n, C, 1, 1)."""
         return ((value - self.centre) / self.scale[:, None, None, None]).to(self.pictures.dtype)
+
+    def noise(self, sigma: Tensor, prior: str) -> Tensor:
+        """Return noise (n, C) of the pictures' own units at unit scale, as the choice of a strength takes it."""
+        floor = regularization.NOISE_FLOOR_OF_IDENTITY if prior == "tikhonov" else regularization.NOISE_FLOOR
+        return (sigma / self.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
 
     @staticmethod
     def of(pictures: Tensor, centred: bool, rounding: float) -> Unit:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.imaging import choosing, priors, regularization
+from convpinv.imaging import choosing, priors
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
 from convpinv.imaging.psf_check import is_point
@@ -50,8 +50,7 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
     unit = Unit.of(material.pictures, keeps_constants, job.rounding)
     if bool(unit.flat.any()) and keeps_constants:
         doubts += (NOTHING_VARIES,)
-    floor = regularization.NOISE_FLOOR_OF_IDENTITY if job.prior == "tikhonov" else regularization.NOISE_FLOOR
-    deviation = (sigma / unit.scale[:, None]).clamp(floor, regularization.NOISE_CEILING)
+    deviation = unit.noise(sigma, job.prior)
     task = Task(job, models, material, unit, deviation, gain)
     if material.clipped is not None and job.finds_clipping:
         material = dataclasses.replace(material, clipped=choosing.hiding(task))

@@ -84,7 +84,9 @@ class PartRestorer:
         complete = bool(finite.all())
         result = torch.empty(planes.shape, dtype=planes.dtype, device=self.device)
         periodic = inside or self.agreement.boundary == Boundary.CIRCULAR
-        for channel, width in restored_together(self.agreement.prior, len(planes)):
+        for channel, width in restored_together(
+            self.agreement.prior, self.agreement.boundary, len(planes), len(self.agreement.kernels)
+        ):
             some = slice(channel, channel + width)
             if not complete and not bool(finite[some].any()):
                 # Nothing is known here: what the prior leaves of nothing is the mean.
