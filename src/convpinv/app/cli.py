@@ -5,7 +5,6 @@ Importing this module brings typer and nothing heavier, so that help and complet
 
 from __future__ import annotations
 
-import enum
 import errno
 import io
 import os
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from convpinv.app.choices import BlurBorder, Border, Device, Linear, Prior
 from convpinv.app.folder_options import Format, Jobs, Recursive, Resume, Sources, Suffix
 
 PSF_HELP = (
@@ -25,53 +25,6 @@ PSF_HELP = (
 )
 STRENGTH_HELP = "Weight of the prior, more is smoother; or the rule: likelihood (auto), discrepancy, gcv, sure."
 NOISE_HELP = "Standard deviation of the noise: of full scale, or in the values of a float TIFF"
-
-
-class Prior(enum.StrEnum):
-    """What is assumed of the sharp picture."""
-
-    TV = "tv"
-    HYPERLAPLACIAN = "hyperlaplacian"
-    NONLOCAL = "nonlocal"
-    GRADIENT = "gradient"
-    TIKHONOV = "tikhonov"
-    NONE = "none"
-
-
-class Border(enum.StrEnum):
-    """What deblurring assumes beyond the picture's border."""
-
-    UNKNOWN = "unknown"
-    REFLECT = "reflect"
-    REPLICATE = "replicate"
-    ZEROS = "zeros"
-    CIRCULAR = "circular"
-
-
-class BlurBorder(enum.StrEnum):
-    """What blurring reads beyond the picture's border."""
-
-    VALID = "valid"
-    REFLECT = "reflect"
-    REPLICATE = "replicate"
-    ZEROS = "zeros"
-    CIRCULAR = "circular"
-
-
-class Linear(enum.StrEnum):
-    """Whether the values of a file are decoded to light first."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class Device(enum.StrEnum):
-    """Where the computation runs."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
 
 app = typer.Typer(
     name="convpinv",

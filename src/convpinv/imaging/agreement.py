@@ -128,6 +128,19 @@ def agree(
     ------
     ArgumentError
         If an argument is not what is said above.
+
+    Notes
+    -----
+    Cost: for each block an estimate of the noise and a fit of its spectrum, as :func:`convpinv.deblur` makes them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convpinv import imaging
+    >>> blocks = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    >>> agreement = imaging.agree(blocks, "gaussian:sigma=1", prior="gradient", strength=0.1, noise=0.01)
+    >>> print(agreement.reach(tolerance=0.01))
+    halo 8 px, seam < 0.0057 (bound)
     """
     call = "deblur"
     pictures = arguments.pictures(call, "image", blocks, largest_ndim=4, gaps=True)

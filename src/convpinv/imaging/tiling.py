@@ -30,12 +30,28 @@ __all__ = ["PartRestorer", "border_gap", "window_length"]
 class PartRestorer:
     """Restores parts of a picture by an agreement.
 
+    A part is the minimiser of :func:`convpinv.deblur` for its window, at the scale and with the numbers of the whole
+    picture; without the picture's border, without gaps and by a quadratic prior, the convolution with the response of
+    :func:`convpinv.imaging.reach`, two transforms.
+
     Parameters
     ----------
     agreement
         What holds for all parts.
     device
         Where to compute.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convpinv import imaging
+    >>> picture = torch.rand(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    >>> agreement = imaging.agree(picture, "gaussian:sigma=1", prior="gradient", strength=0.1, noise=0.01)
+    >>> halo = agreement.reach(tolerance=0.01).halo
+    >>> restorer = imaging.PartRestorer(agreement)
+    >>> window = picture[0, 0, 40 - halo : 80 + halo, 40 - halo : 80 + halo].numpy()
+    >>> restorer(window, inside=True)[halo:-halo, halo:-halo].shape
+    (40, 40)
     """
 
     def __init__(self, agreement: Agreement, device: str = "cpu") -> None:
@@ -177,7 +193,11 @@ class PartRestorer:
 
 
 def border_gap(length: int, taps: int, boundary: str) -> int:
-    """Return by how many pixels the periodic grid on which a picture is restored exceeds it, along one axis."""
+    """Return by how many pixels the periodic grid on which a picture is restored exceeds it, along one axis.
+
+    >>> border_gap(1000, 25, "unknown"), border_gap(1000, 25, "circular")
+    (24, 0)
+    """
     return 0 if boundary == Boundary.CIRCULAR else fast_size(length + taps - 1) - length
 
 
@@ -186,6 +206,9 @@ def window_length(least: int, taps: int, gap: int | None = None) -> int:
 
     With a ``gap`` the grid must exceed the window by just that: then a window that joins both ends of a picture sees
     the same unknown strip between them as the picture does. 0 is for periodic windows; None takes any gap.
+
+    >>> window_length(101, 25), window_length(101, 25, gap=0)
+    (102, 108)
     """
     length = least
     if gap is None:
