@@ -130,9 +130,15 @@ class BlurModel:
 
     def difference_transfer(self) -> Tensor:
         """Return |D|² = 4 sin²(ω↓/2) + 4 sin²(ω→/2) at the same frequencies."""
-        rows = torch.fft.fftfreq(self.grid[0], dtype=torch.float64, device=self.psf.device)
-        columns = torch.fft.rfftfreq(self.grid[1], dtype=torch.float64, device=self.psf.device)
-        return 4 * (torch.sin(math.pi * rows).square()[:, None] + torch.sin(math.pi * columns).square())
+        rows, columns = difference_powers(self.grid, self.psf.device)
+        return rows[:, None] + columns
+
+
+def difference_powers(grid: tuple[int, int], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return 4 sin²(ω↓/2) and 4 sin²(ω→/2), the powers of the two differences along a grid's axes, as ``rfft2``'s."""
+    rows = torch.fft.fftfreq(grid[0], dtype=torch.float64, device=device)
+    columns = torch.fft.rfftfreq(grid[1], dtype=torch.float64, device=device)
+    return 4 * torch.sin(math.pi * rows).square(), 4 * torch.sin(math.pi * columns).square()
 
 
 @dataclass(frozen=True)
