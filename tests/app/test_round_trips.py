@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -406,3 +408,13 @@ def test_png_text_and_gamma_stay(check: Callable, tmp_path: Path):
     check("in.png", "out.png")
     assert kept in (tmp_path / "out.png").read_bytes()
     assert "the texts of the PNG" in check("in.png", "out.tif")
+
+
+@pytest.mark.parametrize("target", ["fits", "tif", "npy", "zarr", "webp"])
+def test_the_first_of_its_kind_in_a_process(target: str, tmp_path: Path) -> None:
+    """A format that the process has not met when it is written: its library is imported while others keep quiet."""
+    Pillow.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)).save(tmp_path / "in.png")
+    command = [sys.executable, "-m", "convpinv", "deblur", "in.png", f"out.{target}", "--check-io"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (tmp_path / f"out.{target}").exists()

@@ -35,7 +35,10 @@ def quiet() -> Iterator[None]:
 def _silence() -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     for name in ("tifffile", "imagecodecs", "PIL", "astropy"):
-        logger = logging.getLogger(name)
+        # Only loggers that are there: astropy asks for one of its own class, and fails on one that we had made first.
+        logger = logging.Logger.manager.loggerDict.get(name)
+        if not isinstance(logger, logging.Logger):
+            continue
         stack.callback(setattr, logger, "disabled", logger.disabled)
         logger.disabled = True
     stack.enter_context(warnings.catch_warnings())
