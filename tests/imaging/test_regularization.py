@@ -217,6 +217,44 @@ def test_a_picture_that_deblurring_would_not_help_is_given_back_and_the_report_s
     assert np.abs(given.image - blurred).max() > np.abs(result.image - blurred).max()
 
 
+ROWS, COLUMNS = np.mgrid[0:150, 0:150] / 400.0
+SMOOTH = {
+    "disc with a soft edge": 1 / (1 + np.exp((np.hypot(COLUMNS, ROWS) - 0.25) * 60)),
+    "waves": 0.5 + 0.3 * np.sin(20 * COLUMNS) * np.cos(14 * ROWS),
+    "slope": 0.3 + 0.4 * COLUMNS + 0.2 * ROWS**2,
+}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0005, 0.005])
+@pytest.mark.parametrize("kernel", [psf.gaussian(1.8), psf.defocus(4.0), psf.motion(9, 40)], ids=["g", "d", "m"])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_what_has_no_edges_is_not_given_any(name, kernel, noise):
+    """Total variation makes up edges; where there are none the trials lose, and the report says so."""
+    blurred = blur(SMOOTH[name], kernel, noise=noise, seed=3)
+    truth = seen_part(SMOOTH[name], kernel, blurred)
+    result = deblur(blurred, kernel, full_output=True)
+    report = result.report
+    assert psnr(result.image, truth, clipped=False) > psnr(blurred, truth, clipped=False) - 0.1
+    if report.trial_gain is not None and report.trial_gain < 0:
+        assert report.restored_share == 0
+        assert np.array_equal(result.image, blurred)
+        assert any("by trials on it (-" in warning for warning in report.warnings)
+
+
+def test_trials_are_made_of_small_changes_only_and_photographs_stand_them():
+    scene = photograph(150)
+    nearly_sharp = blur(scene, psf.gaussian(0.6), noise=0.002, seed=1)
+    report = deblur(nearly_sharp, psf.gaussian(0.6), full_output=True).report
+    assert report.trial_gain > 1
+    assert report.restored_share == 1
+    shaken = deblur(blur(scene, SHAKE, noise=0.01, seed=1), SHAKE, full_output=True).report
+    assert shaken.trial_gain is None
+    colours = np.stack([blur(SMOOTH[name], psf.gaussian(1.8), noise=0.005, seed=3) for name in SMOOTH], -1)
+    together = deblur(colours, psf.gaussian(1.8), full_output=True).report
+    assert len(together.trial_gain) == 3
+    assert len(set(together.trial_gain)) == 1
+
+
 @pytest.mark.parametrize("noise", [0.005, 0.01, 0.03])
 def test_the_check_keeps_quiet_where_restoration_helps_and_predicts_how_much(noise):
     scene = photograph(150)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from convpinv.app.raster import Image
 
 # Each of these holds a number, or one a channel; of a stack, the numbers of all planes in their order.
-_GATHERED = ("strength", "noise", "residual", "predicted_gain", "restored_share", "selection")
+_GATHERED = ("strength", "noise", "residual", "predicted_gain", "restored_share", "trial_gain", "selection")
 _SUMMED = ("masked", "saturated")
 _SHOWN = 8
 
@@ -31,7 +31,7 @@ def merge(reports: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     every = [report for _, report in reports]
     merged = dict(every[0])
     for name in _GATHERED:
-        merged[name] = _flat([report[name] for report in every])
+        merged[name] = _flat([report[name] for report in every], [report["noise"] for report in every])
     for name in _SUMMED:
         merged[name] = sum(report[name] for report in every)
     merged["iterations"] = max(report["iterations"] for report in every)
@@ -54,10 +54,14 @@ def merge(reports: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return merged
 
 
-def _flat(values: Sequence[Any]) -> list[Any] | None:
+def _flat(values: Sequence[Any], beside: Sequence[Any]) -> list[Any] | None:
+    """Join numbers and lists of them; a plane that has none has as many Nones as there are numbers ``beside``."""
     if all(value is None for value in values):
         return None
     flat: list[Any] = []
-    for value in values:
-        flat += value if isinstance(value, list) else [value]
+    for value, other in zip(values, beside, strict=True):
+        if value is None and isinstance(other, list):
+            flat += [None] * len(other)
+        else:
+            flat += value if isinstance(value, list) else [value]
     return flat

@@ -170,7 +170,7 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
     if not chosen.selections or material.weight is not None or clipped > MOST_CLIPPED:
         return None
     count = len(restored)
-    gain, weight = torch.empty_like(task.deviation), torch.empty_like(task.deviation)
+    found = torch.empty((4, *task.deviation.shape), dtype=torch.float64, device=restored.device)
     for index, part in enumerate(chosen.parts):
         some = slice(index, None, len(task.models))
         planes, result = task.unit.pictures[:, some].flatten(0, 1), restored[:, some].flatten(0, 1)
@@ -185,9 +185,9 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
             estimated=task.job.estimated,
             sparse=task.job.prior not in ("gradient", "tikhonov"),
         )
-        gain[:, some] = judged.gain.reshape(count, -1)
-        weight[:, some] = judged.weight.reshape(count, -1)
-    return no_harm.Verdict(gain.flatten(), weight.flatten())
+        values = torch.stack([judged.gain, judged.weight, judged.error, judged.noise])
+        found[:, :, some] = values.reshape(4, count, -1)
+    return no_harm.Verdict(*found.flatten(1))
 
 
 def _reached(clipped: Tensor, model: BlurModel) -> Tensor:

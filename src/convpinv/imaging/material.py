@@ -111,7 +111,7 @@ class Task:
             for end in (False, True):
                 some = torch.nonzero((gaps == gap) & (ends == end))[:, 0]
                 if len(some):
-                    groups.append((some, self._part(some, gap, end)))
+                    groups.append((some, self.part(some, gap, end)))
         return groups
 
     def _anywhere(self, mask: Tensor | None) -> Tensor:
@@ -119,7 +119,8 @@ class Task:
             return torch.zeros(len(self.unit.pictures), dtype=torch.bool, device=self.unit.pictures.device)
         return mask.flatten(1).any(1)
 
-    def _part(self, some: Tensor, gaps: bool, ends: bool) -> Task:
+    def part(self, some: Tensor, gaps: bool, ends: bool) -> Task:
+        """Return some of the pictures, with what is known of their gaps and ends of range or without."""
         material, unit = self.material, self.unit
         # Without an index nothing is copied.
         which = some if len(some) < len(unit.pictures) else slice(None)

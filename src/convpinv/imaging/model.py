@@ -63,6 +63,16 @@ class BlurModel:
             return Conv2dOperator(weight, (rows, columns))
         return Conv2dOperator(weight, self.picture, padding="same", padding_mode=self.boundary)
 
+    def camera_again(self) -> tuple[Conv2dOperator, tuple[int, int]]:
+        """Return the blur of a restored picture, and at which of its pixels what is seen begins.
+
+        Of an unknown border it is the part whose whole surroundings are in the picture.
+        """
+        if self.boundary != UNKNOWN:
+            return self.camera(), (0, 0)
+        height, width = (taps_before(k) for k in self.psf.shape)
+        return Conv2dOperator(self.flipped_psf(), self.picture), (height, width)
+
     def seen_of_scene(self, scene: Tensor) -> Tensor:
         """Cut the picture out of the scene that :meth:`camera` looks at."""
         if self.boundary != UNKNOWN:

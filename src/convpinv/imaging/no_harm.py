@@ -49,11 +49,16 @@ QUADRATIC = (0.45, 0.75)
 class Verdict:
     """What is expected of planes (N,): ``gain`` in dB over the blurred picture, ``weight`` of the restoration in it.
 
-    The result that does no harm is ``picture + weight · (restored − picture)``.
+    The result that does no harm is ``picture + weight · (restored − picture)``. ``error`` is the mean square by which
+    the blurred picture misses the scene, and ``noise`` that of the noise in it, both at unit scale; ``trials`` the mean
+    gain of the trials in dB, NaN where there were none.
     """
 
     gain: Tensor
     weight: Tensor
+    error: Tensor
+    noise: Tensor
+    trials: Tensor | None = None
 
 
 def judged(
@@ -75,14 +80,14 @@ def judged(
     sigma = fitted.fit.noise / share
     reach = max(taps / size for taps, size in zip(model.psf.shape, model.picture, strict=True))
     if spectrum.power.shape[-1] < 4 * RINGS * SECTORS or reach > LARGEST_REACH:
-        return Verdict(torch.zeros_like(sigma), torch.ones_like(sigma))
+        return Verdict(torch.zeros_like(sigma), torch.ones_like(sigma), torch.ones_like(sigma), sigma.square())
     fit = fitted.fit if share == 1 else fit_spectrum(spectrum, sigma, examine_psf=False)
     kernel = _centred_transfer(model).flatten()[spectrum.kept]
     taper = window(model.picture, planes.device)
     passed = math.sqrt(float(spectrum.transfer.min() / spectrum.transfer.max()))
     ambiguous = estimated and passed > AMBIGUOUS
     nothing, everything = SPARSE if sparse else QUADRATIC
-    gains, weights = [], []
+    gains, weights, errors, noises = [], [], [], []
     for index, (plane, result) in enumerate(zip(planes, restored, strict=True)):
         plane, level = plane.to(torch.float64), float(sigma[index])
         if ambiguous:
@@ -94,16 +99,16 @@ def judged(
         seen = (kernel.abs().square() * power + level**2).clamp(min=1e-300)
         before = ((1 - kernel).abs().square() * power + level**2).mean()
         gains.append(10 * math.log10(float(before / (power * level**2 / seen).mean().clamp(min=1e-300))))
+        errors.append(float(before))
+        noises.append(level**2)
         agreement = float(((kernel.conj() * power / seen - 1) * picture * step.conj()).real.sum())
         weight = (agreement / length - nothing) / (everything - nothing) if length else 1.0
         # Where next to nothing is blurred, an estimate that holds texture is worth more than what is to be gained.
         if estimated and passed > NEARLY_A_POINT and gains[-1] < LEAST_GAIN:
             weight = 0.0
         weights.append(min(max(weight, 0.0), 1.0))
-    return Verdict(
-        torch.tensor(gains, dtype=torch.float64, device=planes.device),
-        torch.tensor(weights, dtype=torch.float64, device=planes.device),
-    )
+    found = (torch.tensor(some, dtype=torch.float64) for some in (gains, weights, errors, noises))
+    return Verdict(*(some.to(planes.device) for some in found))
 
 
 def believable_noise(plane: Tensor, estimate: float, passed: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,9 @@ class DeblurReport:
     ``strength``, ``noise`` and ``residual`` are floats for one plane, tuples with one entry a plane for more (channels
     within pictures). ``noise`` and ``residual`` (the root mean square of ``A x − y``) are in the picture's units.
     ``selection`` is the receipt of the strength, a tuple of them for more planes, None where nothing was chosen;
-    ``predicted_gain`` what the picture's spectrum lets expect, in dB; ``restored_share`` how much of the restoration is
-    in the result, the rest being the picture that was given.
+    ``predicted_gain`` what the picture's spectrum lets expect, in dB; ``trial_gain`` the mean gain of two trials whose
+    scene is known, the picture and the result blurred once more (None where none were made: only small changes ask for
+    them); ``restored_share`` how much of the restoration is in the result, the rest being the picture that was given.
     ``masked`` counts the values that were not seen, ``saturated`` those that were clipped, hide light and
     count as bounds.
     """
@@ -51,6 +53,7 @@ class DeblurReport:
     selection: StrengthSelection | tuple[StrengthSelection, ...] | None = None
     predicted_gain: float | tuple[float, ...] | None = None
     restored_share: float | tuple[float, ...] = 1.0
+    trial_gain: float | tuple[float | None, ...] | None = None
     masked: int = 0
     saturated: int = 0
 
@@ -119,6 +122,12 @@ class Piece:
         return torch.zeros_like(self.scale) if self.verdict is None else self.verdict.gain
 
     @property
+    def trial_gain(self) -> Tensor:
+        """What the trials of each plane gained, in dB; NaN where there were none."""
+        none = torch.full_like(self.scale, torch.nan)
+        return none if self.verdict is None or self.verdict.trials is None else self.verdict.trials
+
+    @property
     def restored_share(self) -> Tensor:
         """How much of each plane is the restoration, 0 to 1; the rest is the picture that was given."""
         return torch.ones_like(self.scale) if self.verdict is None else self.verdict.weight
@@ -153,7 +162,8 @@ def report(
     chosen = _in_order(pieces)
     doubts += _wrong_psf(chosen)
     doubts += _disagreeing(chosen)
-    doubts += _little_help(gathered("restored_share"))
+    trials = tuple(None if math.isnan(gain) else gain for gain in gathered("trial_gain").tolist())
+    doubts += _little_help(gathered("restored_share"), trials)
     saturated = sum(piece.saturated for _, piece in pieces)
     doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
     if saturated > CLIPPED_SHARE * pictures.stack.numel():
@@ -175,6 +185,7 @@ def report(
         warnings=tuple(dict.fromkeys(doubts)),
         predicted_gain=_one_or_many(gathered("predicted_gain")) if chosen else None,
         restored_share=_one_or_many(gathered("restored_share")),
+        trial_gain=None if all(gain is None for gain in trials) else trials[0] if len(trials) == 1 else trials,
         selection=(chosen[0] if len(chosen) == 1 else chosen) if chosen else None,
         masked=account.masked,
         saturated=saturated,
@@ -209,14 +220,14 @@ def _disagreeing(chosen: tuple[StrengthSelection, ...]) -> list[str]:
     ]
 
 
-def _little_help(share: Tensor) -> list[str]:
+def _little_help(share: Tensor, trials: tuple[float | None, ...]) -> list[str]:
     least = float(share.min())
     if least == 1:
         return []
     given = "the picture is given back" if least == 0 else f"only {100 * least:.0f} % of the change is applied"
-    return [
-        f"deblurring would not help here, going by the picture's spectrum: {given}; give a strength to have all of it"
-    ]
+    lost = trials[int(share.argmin())]
+    source = "by the picture's spectrum" + ("" if lost is None else f" and by trials on it ({lost:+.2g} dB)")
+    return [f"deblurring would not help here, going {source}: {given}; give a strength to have all of it"]
 
 
 def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:

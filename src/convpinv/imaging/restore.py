@@ -11,11 +11,11 @@ from torch import Tensor
 from convpinv.arguments import Boundary
 from convpinv.imaging import choosing, priors
 from convpinv.imaging.material import Material, Task, Unit
-from convpinv.imaging.model import UNKNOWN, BlurModel, taps_before
+from convpinv.imaging.model import BlurModel
 from convpinv.imaging.psf_check import is_point
 from convpinv.imaging.report import Job, Piece
 from convpinv.imaging.solving import solve_apart
-from convpinv.linalg import Conv2dOperator
+from convpinv.imaging.trials import tried
 
 # A PSF that passes every frequency with at least this share hides no texture, which the estimate then takes for noise.
 READABLE_TRANSFER = 0.25
@@ -59,13 +59,18 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
     restoration = solve_apart(task, chosen.strength, chosen.first)
     solved = restoration.planes
     verdict = choosing.verdict(task, chosen, solved, share)
+    if verdict is not None:
+        verdict = tried(verdict, task, chosen.strength, chosen.first, solved, sigma)
     if verdict is not None and bool((verdict.weight < 1).any()):
         weight = verdict.weight.reshape(pictures.shape[:2])[..., None, None].to(unit.pictures)
         solved = torch.lerp(unit.pictures, solved, weight)
 
     misfit = _misfit(models, solved, unit.pictures, material)
     restored = unit.in_units(solved)
-    kept = unit.flat & keeps_constants
+    # To the last bit: unit scale and back rounds.
+    kept = (unit.flat & keeps_constants)[:, None].expand(pictures.shape[:2])
+    if verdict is not None:
+        kept = kept | (verdict.weight.reshape(kept.shape) == 0)
     if bool(kept.any()):
         restored[kept] = material.pictures[kept]
     channels = pictures.shape[1]
@@ -113,13 +118,8 @@ def _misfit(models: list[BlurModel], restored: Tensor, pictures: Tensor, materia
     squares = []
     for index, model in enumerate(models):
         some = slice(index, None, len(models))
-        weight = model.flipped_psf()
-        top = left = 0
-        if model.boundary != UNKNOWN:
-            again = model.camera()(restored[:, some])
-        else:
-            again = Conv2dOperator(weight, model.picture)(restored[:, some])
-            top, left = (taps_before(k) for k in model.psf.shape)
+        camera, (top, left) = model.camera_again()
+        again = camera(restored[:, some])
         inner = (..., slice(top, top + again.shape[-2]), slice(left, left + again.shape[-1]))
         measured = priors.Observation(
             pictures[:, some][inner],
