@@ -114,6 +114,16 @@ class Task:
                     groups.append((some, self.part(some, gap, end)))
         return groups
 
+    def to(self, dtype: torch.dtype) -> Task:
+        """Return the task at another precision; strengths, scales and PSFs stay what they are."""
+        material, unit = self.material, self.unit
+        weight = None if material.weight is None else material.weight.to(dtype)
+        return dataclasses.replace(
+            self,
+            material=dataclasses.replace(material, weight=weight),
+            unit=dataclasses.replace(unit, pictures=unit.pictures.to(dtype)),
+        )
+
     def _anywhere(self, mask: Tensor | None) -> Tensor:
         if mask is None:
             return torch.zeros(len(self.unit.pictures), dtype=torch.bool, device=self.unit.pictures.device)
