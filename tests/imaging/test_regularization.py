@@ -249,6 +249,13 @@ def test_trials_are_made_of_small_changes_only_and_photographs_stand_them():
     assert report.restored_share == 1
     shaken = deblur(blur(scene, SHAKE, noise=0.01, seed=1), SHAKE, full_output=True).report
     assert shaken.trial_gain is None
+    # Of a large picture windows are tried, beyond which nothing is known, whatever its own boundary.
+    for boundary in ("unknown", "circular"):
+        turns = 2 * np.pi * np.arange(560) / 560
+        waves = 0.5 + 0.3 * np.sin(9 * turns) * np.cos(7 * turns)[:, None]
+        large = blur(waves, psf.gaussian(1.8), noise=0.0005, seed=3, boundary="circular")
+        report = deblur(large, psf.gaussian(1.8), boundary=boundary, full_output=True).report
+        assert report.trial_gain is not None
     colours = np.stack([blur(SMOOTH[name], psf.gaussian(1.8), noise=0.005, seed=3) for name in SMOOTH], -1)
     together = deblur(colours, psf.gaussian(1.8), full_output=True).report
     assert len(together.trial_gain) == 3

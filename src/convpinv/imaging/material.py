@@ -115,11 +115,12 @@ class Task:
         return groups
 
     def to(self, dtype: torch.dtype) -> Task:
-        """Return the task at another precision; strengths, scales and PSFs stay what they are."""
+        """Return the task at another precision; strengths and scales stay what they are."""
         material, unit = self.material, self.unit
         weight = None if material.weight is None else material.weight.to(dtype)
         return dataclasses.replace(
             self,
+            models=[dataclasses.replace(model, psf=model.psf.to(dtype)) for model in self.models],
             material=dataclasses.replace(material, weight=weight),
             unit=dataclasses.replace(unit, pictures=unit.pictures.to(dtype)),
         )

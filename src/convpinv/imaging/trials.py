@@ -12,6 +12,9 @@ result. What did harm lost in the mean of the two: 43 of 45 pictures by total va
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +41,9 @@ SMALL_CHANGE_OF_IDENTITY = 10**-1.8
 TOLERANCE = 10**-5.7
 # Pixels a side that the second blur must leave of an unknown border.
 SMALLEST = 24
+# Of pictures with more pixels than four windows of so many a side, with the reach of the PSF around them, those
+# windows stand for the whole: of large pictures a trial costs little.
+WINDOW = 256
 
 
 def tried(
@@ -49,12 +55,12 @@ def tried(
 
     Notes
     -----
-    Cost: two restorations of each picture that asks for it.
+    Cost: two restorations of each picture that asks for it, or of four windows of a large one.
     """
     count, channels = solved.shape[:2]
     error, noise = (part.reshape(count, channels).mean(1) for part in (verdict.error, verdict.noise))
     weight = verdict.weight.reshape(count, channels).clone()
-    change = (solved - task.unit.pictures).to(torch.float64).square().mean((1, 2, 3))
+    change = (solved - task.unit.pictures).square_().mean((1, 2, 3), dtype=torch.float64)
     iterates = task.job.prior not in ("tikhonov", "gradient")
     if iterates:
         weight[change < TOLERANCE] = 0
@@ -68,8 +74,13 @@ def tried(
     part = task.part(some, False, False)
     deviation = sigma[some].to(solved) / part.unit.scale[:, None].to(solved)
     weights = strength[some], None if first is None else first[some]
-    scenes = (part.unit.pictures, solved[some])
-    gain = torch.stack([_gain(part, scene, deviation, seed, *weights) for seed, scene in enumerate(scenes)]).mean(0)
+    windows = _windows(part.models[0])
+    gains = []
+    for seed, scene in enumerate((part.unit.pictures, solved[some])):
+        errors = [_errors(part, scene[window], deviation, seed, *weights) for window in windows]
+        missed, left = (torch.stack(each).sum(0).clamp(min=1e-300) for each in zip(*errors, strict=True))
+        gains.append(10 * (missed / left).log10())
+    gain = torch.stack(gains).mean(0)
     nothing, everything = CONVINCING_OF_IDENTITY if identity else CONVINCING
     weight[some] *= ((gain - nothing) / (everything - nothing)).clamp(0, 1)[:, None]
     trials = torch.full_like(weight, torch.nan)
@@ -83,22 +94,39 @@ def _leaves_enough(model: BlurModel) -> bool:
     return min(n - 2 * (k - 1) for n, k in zip(model.picture, model.psf.shape, strict=True)) >= SMALLEST
 
 
-def _gain(task: Task, scene: Tensor, deviation: Tensor, seed: int, strength: Tensor, first: Tensor | None) -> Tensor:
-    """Return by how many dB (n,) the restoration of scenes (n, C, H, W) is nearer to them than what the camera sees."""
+def _windows(model: BlurModel) -> list[tuple[Any, ...]]:
+    """Return the parts of a picture that are tried: all of it, or four windows around its quarter points."""
+    sides = [min(WINDOW + 2 * (k - 1), n) for n, k in zip(model.picture, model.psf.shape, strict=True)]
+    if 4 * math.prod(sides) >= math.prod(model.picture):
+        return [(...,)]
+    starts = [
+        sorted({min(max(n * quarter // 4 - side // 2, 0), n - side) for quarter in (1, 3)})
+        for n, side in zip(model.picture, sides, strict=True)
+    ]
+    places = itertools.product(*starts)
+    return [(..., slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in places]
+
+
+def _errors(
+    task: Task, scene: Tensor, deviation: Tensor, seed: int, strength: Tensor, first: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the squared errors (n,) of what the camera sees of scenes (n, C, H, W), and of their restoration."""
     generator = torch.Generator().manual_seed(seed)
-    cameras = [model.camera_again() for model in task.models]
+    whole = (scene.shape[-2], scene.shape[-1])
+    # Beyond a window of a larger picture nothing is known.
+    boundary = task.models[0].boundary if whole == task.models[0].picture else UNKNOWN
+    cameras = [BlurModel.build(model.psf, whole, boundary).camera_again() for model in task.models]
     top, left = cameras[0][1]
     seen = torch.cat([cameras[channel % len(cameras)][0](scene[:, [channel]]) for channel in range(scene.shape[1])], 1)
     draw = torch.randn(seen.shape, generator=generator, dtype=torch.float64).to(seen)
     seen = seen + deviation[..., None, None] * draw
     size = (seen.shape[-2], seen.shape[-1])
-    models = [BlurModel.build(model.psf, size, model.boundary) for model in task.models]
+    models = [BlurModel.build(model.psf, size, boundary) for model in task.models]
     unit = Unit(seen, task.unit.centre, task.unit.scale, task.unit.flat)
     material = Material(seen, task.material.kernels, task.material.sigma)
-    quiet = dataclasses.replace(task.job, progress=None)
+    quiet = dataclasses.replace(task.job, progress=None, boundary=boundary)
     again = dataclasses.replace(task, job=quiet, models=models, material=material, unit=unit)
     restored = solve(again, strength, first).planes
     truth = scene[..., top : top + size[0], left : left + size[1]].to(torch.float64)
-    missed, left_over = ((values.to(torch.float64) - truth).square().mean((1, 2, 3)) for values in (seen, restored))
-    tiny = torch.finfo(torch.float64).tiny
-    return 10 * (missed.clamp(min=tiny) / left_over.clamp(min=tiny)).log10()
+    missed, left_over = ((values.to(torch.float64) - truth).square().sum((1, 2, 3)) for values in (seen, restored))
+    return missed, left_over
