@@ -34,7 +34,7 @@ def halo_within(sums: Callable[[int], Tensor], support: int, limit: float, large
     limit : float
         Largest sum outside, in the response's units, above 0.
     largest : int
-        Largest halo to be looked for, at least 64 pixels. The answer for a response that goes on beyond it.
+        Largest halo to be looked for, in pixels. The answer for a response that goes on beyond it.
 
     Returns
     -------

@@ -22,16 +22,19 @@ from convpinv.linalg.spectrum import Regularization
 # and those with a factor of seven take a fifth longer.
 BLOCK_SIDES = (16, 24, 32, 48, 64, 96, 128, 160, 192, 240, 256, 320, 384, 480, 576, 640, 768, 960, 1152)
 LARGEST_BLOCK = BLOCK_SIDES[-1]
+SMALLEST_PICTURE = 16
 LARGEST_HALO = 256
+# With 168 pixels the largest block transforms two pixels for one; to look no farther keeps the grid at 512².
+AUTOMATIC_HALO = 128
 # What the cut may leave out, relative to the norm of the pseudo-inverse. In single precision it is the rounding of the
 # whole picture's transform. In double the sum itself is known to 1e-13 only, for each pixel of the response rounds.
 SINGLE_TOLERANCE = 1e-6
 DOUBLE_TOLERANCE = 1e-12
 # Pixels from which on the automatic choice takes blocks: below, the whole picture's transform stays in the cache.
-LEAST_PIXELS = 2**23
+LEAST_PIXELS = 3600**2
 # The same where a side has a prime factor that no fast transform knows: such a picture takes 3 to 5 times as long.
 LEAST_PIXELS_AWKWARD = 2**19
-LARGEST_FAST_PRIME = 13
+LARGEST_FAST_PRIME = 23
 # Pixels transformed for each pixel of the picture, above which blocks were no faster.
 MOST_WORK = 2.0
 
@@ -74,6 +77,9 @@ def why_no_blocks(problem: Problem) -> str | None:
         return reason
     if geometry.stride != (1, 1):
         return "the stride is not 1"
+    shorter = min(axis.size for axis in geometry.axes)
+    if shorter < SMALLEST_PICTURE:
+        return f"a side of {shorter} pixels, under the {SMALLEST_PICTURE} of the smallest block"
     if max(axis.reach for axis in geometry.axes) >= LARGEST_HALO:
         return f"the kernel is longer than {LARGEST_HALO} pixels"
     regularization = problem.regularization
@@ -82,7 +88,7 @@ def why_no_blocks(problem: Problem) -> str | None:
     return None
 
 
-def plan_blocks(problem: Problem) -> BlockPlan:
+def plan_blocks(problem: Problem, farthest: int = LARGEST_HALO) -> BlockPlan:
     """Find the halo and the blocks; raise :class:`UnsuitableError` where the response goes on too far."""
     geometry = problem.operator.geometry
     size = geometry.rows.size, geometry.columns.size
@@ -95,17 +101,16 @@ def plan_blocks(problem: Problem) -> BlockPlan:
         return _relative_sums(response, norms)
 
     support = 1 + max(axis.reach for axis in geometry.axes)
-    halo, left_out = halo_within(sums, support, limit, LARGEST_HALO)
+    # A response as wide as the picture leaves nothing to cut up.
+    halo, left_out = halo_within(sums, support, limit, min(farthest, (min(size) - 1) // 2))
     if left_out > limit:
         raise UnsuitableError(
             f"{left_out:.0e} of the response lies more than {halo} pixels away, over the limit of {limit:.0e}"
         )
     response = responses[0]
     _check_threshold(problem, response)
-    if 2 * halo >= min(size):
-        raise UnsuitableError(f"the response reaches {halo} pixels to each side, the whole picture")
     channels = max(response.shape[1:3])
-    largest = max(LARGEST_BLOCK / math.sqrt(channels), min(LARGEST_BLOCK, 4 * halo))
+    largest = max(LARGEST_BLOCK / math.sqrt(channels), min(LARGEST_BLOCK, max(64, 4 * halo)))
     rows, columns = (_best_side(pixels, halo, largest) for pixels in size)
     counts = (-(-size[0] // (rows - 2 * halo)), -(-size[1] // (columns - 2 * halo)))
     return BlockPlan(halo, left_out, (rows, columns), counts, response)
@@ -129,7 +134,7 @@ def plan_that_pays(problem: Problem) -> BlockPlan | None:
     if why_no_blocks(problem) is not None:
         return None
     try:
-        plan = plan_blocks(problem)
+        plan = plan_blocks(problem, AUTOMATIC_HALO)
     except UnsuitableError:
         return None
     return plan if plan.work(size) <= MOST_WORK else None

@@ -58,10 +58,8 @@ class Blocks(Solver):
         """Compute the response on a small grid, cut it at the halo, and transform it on the grid of a block."""
         plan = plan_blocks(problem)
         inverse = _block_symbol(plan).to(problem.operator.dtype.to_complex())
-        if inverse.shape[1:3] == (1, 1):
-            factors = inverse[:, 0, 0]
-        else:
-            factors = spectrum.matrices_of(inverse).contiguous()
+        is_scalar = inverse.shape[1:3] == (1, 1)
+        factors = inverse[:, 0, 0] if is_scalar else spectrum.matrices_of(inverse).contiguous()
         states = tuple(FourierState(factors[group : group + 1], (1, 1), plan.block) for group in range(len(factors)))
         return BlockState(states, plan.halo)
 
