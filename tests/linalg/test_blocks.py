@@ -128,8 +128,9 @@ def test_what_is_left_out_is_what_the_plan_says(limit: float, monkeypatch: pytes
 @pytest.mark.filterwarnings("ignore:`torch.jit.script.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_derivatives_of_first_and_second_order(dtype: torch.dtype) -> None:
-    weight = operator_of((1, 1, 1, (3, 3), 1, (24, 26)), dtype).weight.detach().requires_grad_()
-    y = random_images((1, 24, 26), weight, batch=1).requires_grad_()
+    operator = operator_of((1, 1, 1, (3, 3), 1, (24, 26)), dtype)
+    weight = operator.weight.detach().requires_grad_()
+    y = random_images(operator.out_shape, operator, batch=1).requires_grad_()
     damp = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
 
     def solved(weight: Tensor, y: Tensor, damp: Tensor) -> Tensor:
