@@ -24,7 +24,7 @@ STRIDES = ((1, 1), (2, 2), (1, 2))
 CHANNELS = ((1, 1, 1), (2, 3, 1), (4, 2, 2))  # Cin, Cout, groups
 PADDINGS = ("inside", "around")
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-SOLVERS = ("fourier", "separable", "dense", "border", "krylov")
+SOLVERS = ("fourier", "blocks", "separable", "dense", "border", "krylov")
 
 
 @dataclass(frozen=True)

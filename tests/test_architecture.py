@@ -25,18 +25,25 @@ MAY_IMPORT = {
 }
 # Floors of linalg, from the ground up: a module imports from its own floor or a lower one.
 FLOORS = (
-    ("geometry", "precision", "source"),
+    ("geometry", "precision", "response", "source"),
     ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
     ("correlation",),
     ("convolution",),
     ("structure",),
     ("solvers.base",),
-    ("solvers.conjugate_gradients", "solvers.frame", "solvers.border.layout", "solvers.border.elimination"),
+    (
+        "solvers.block_plan",
+        "solvers.conjugate_gradients",
+        "solvers.frame",
+        "solvers.border.layout",
+        "solvers.border.elimination",
+    ),
     ("solvers.border.systems",),
     ("solvers.border.half_periodic", "solvers.border.refinement"),
     ("solvers.border.cost", "solvers.border.probes"),
     ("solvers.fourier", "solvers.separable", "solvers.dense", "solvers.krylov", "solvers.border.solver"),
+    ("solvers.blocks",),
     ("solvers.choose",),
     ("inverse",),
     ("derivatives",),

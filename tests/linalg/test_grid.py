@@ -31,6 +31,14 @@ DAMPS = (0.0, 0.3)
 # What each refusal of the grid may say. A cell that is not served gives one of these reasons; none is passed over.
 REASONS = {
     "fourier": ("the DFT diagonalises circular boundaries only", "does not divide", "of a full turn"),
+    # Nothing on a grid of pictures this small: test_blocks.py has pictures that are larger than the response.
+    "blocks": (
+        "the DFT diagonalises circular boundaries only",
+        "does not divide",
+        "of a full turn",
+        "smallest block",
+        "stride",
+    ),
     "separable": ("rank 1",),
     "dense": (),
     "border": (),
@@ -38,6 +46,7 @@ REASONS = {
 }
 # Singular operators at damp = 0: the border solver has no threshold, and what lies outside the range costs ε/base².
 UNDAMPED_BORDER = 1e-9
+SERVING = tuple(solver for solver in SOLVERS if solver != "blocks")
 
 
 def bound(cell: Cell, solver: str, damp: float) -> float:
@@ -99,6 +108,7 @@ def test_agrees_with_the_dense_oracle(dtype: torch.dtype, boundary: str, solver:
 PER_DTYPE = len(KERNELS) * len(STRIDES) * len(CHANNELS) * len(PADDINGS)
 SERVED = {
     "fourier": lambda boundary: 42 if boundary == "circular" else 6,
+    "blocks": lambda boundary: 0,
     "separable": lambda boundary: 42,
     "dense": lambda boundary: PER_DTYPE,
     "border": lambda boundary: PER_DTYPE,
@@ -124,7 +134,7 @@ def test_the_grid_holds_what_it_claims() -> None:
     assert all(oracle(cell).gap > 2 for cell in CELLS), "no rank of the grid hangs on a rounding"
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SERVING)
 def test_a_broken_solver_turns_the_grid_red(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = Cell("separable", "circular", (1, 1), (1, 1, 1), "around", torch.float64)
     cell = dataclasses.replace(cell, kernel="random") if solver == "fourier" else cell
@@ -152,7 +162,7 @@ PENROSE_STEP = {"fourier": 1, "separable": 1, "dense": 1, "border": 5, "krylov":
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", SERVING)
 def test_penrose_adjoint_and_scaling(solver: str, boundary: str) -> None:
     cells = [cell for cell in PRECISE_CELLS if cell.boundary == boundary][:: PENROSE_STEP[solver]]
     checked = 0

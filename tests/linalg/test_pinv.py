@@ -173,7 +173,7 @@ def test_explain_says_why_the_others_refuse() -> None:
     text = Conv2dOperator(torch.rand(3, 3, 3, 3), (64, 64), padding=1).pinv(damp=0.1).explain()
     assert text.startswith("solver   Border (periodic, corrected at the border), border matrix 774 x 774")
     assert "instead  solver='krylov', without a matrix to prepare: data side, 64 x 64 x 3" in text
-    assert "refused  Fourier: boundary is 'zeros'; the DFT diagonalises circular boundaries only" in text
+    assert "refused  Fourier, Blocks: boundary is 'zeros'; the DFT diagonalises circular boundaries only" in text
     assert "         Separable: the kernel is not a product" in text
     assert "         Dense: 12288 unknowns, over the limit" in text
 

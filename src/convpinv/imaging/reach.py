@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,13 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.imaging import psf_parse
 from convpinv.imaging.model import difference_powers
+from convpinv.linalg import halo_within, sums_outside
 
 __all__ = ["LOCAL_PRIORS", "Reach", "reach"]
 
 LINEAR_PRIORS = ("gradient", "tikhonov")
 # "none" has no reach: the response of the pseudo-inverse of a blur that loses frequencies never ends.
 LOCAL_PRIORS = (*LINEAR_PRIORS, "tv", "hyperlaplacian", "nonlocal")
-# The response is computed on a periodic grid of at least so many pixels a side, doubled until it ends within a quarter.
-FIRST_GRID = 256
 LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
@@ -138,31 +136,7 @@ def reach(
 
 def _reach_of(kernel: Tensor, prior: str, strength: float, limit: float, largest: int) -> tuple[int, float]:
     """Return the smallest h at which Σ |r| outside (2 h + 1)² is within the limit, and that sum."""
-    size = FIRST_GRID
-    while size < 4 * max(kernel.shape):
-        size *= 2
-    while True:
-        tails = _tails(kernel, prior, strength, size)
-        within = torch.nonzero(tails <= limit)
-        halo = int(within[0]) if len(within) else len(tails) - 1
-        if halo <= min(size // 4, largest) or size >= 4 * largest:
-            halo = min(halo, size // 4, largest)
-            return halo, float(tails[halo])
-        size = min(max(2 * size, _grid_for(tails, limit)), 4 * largest)
-
-
-def _grid_for(tails: Tensor, limit: float) -> int:
-    """Return the grid on which a response that dies out as its last eighth does would end within a quarter.
-
-    To double the grid until it is wide enough costs a third more than the last grid alone.
-    """
-    end = len(tails) // 2
-    start = end // 2
-    nearer, farther = float(tails[start]), float(tails[end])
-    if not 0 < farther < nearer:
-        return 0
-    halo = end + math.log(farther / limit) / math.log(nearer / farther) * (end - start)
-    return 2 ** math.ceil(math.log2(4 * min(halo, LARGEST_HALO)))
+    return halo_within(lambda size: _tails(kernel, prior, strength, size), max(kernel.shape), limit, largest)
 
 
 def _tails(kernel: Tensor, prior: str, strength: float, size: int) -> Tensor:
@@ -186,11 +160,4 @@ def _tails(kernel: Tensor, prior: str, strength: float, size: int) -> Tensor:
     del power
     # Not conjugated: that turns the response by half a turn, and its rings stay what they are.
     response = torch.fft.irfft2(spectrum, (size, size), out=centred).abs_()
-    half = size // 2
-    quadrant = response[: half + 1]
-    quadrant[1:half] += response[half + 1 :].flip(0)
-    folded = quadrant[:, : half + 1]
-    folded[:, 1:half] += quadrant[:, half + 1 :].flip(1)
-    # Ring h of the largest norm: row h up to column h, and column h up to row h.
-    rings = folded.cumsum(1).diagonal() + folded.cumsum(0).diagonal() - folded.diagonal()
-    return rings.flip(0).cumsum(0).flip(0).roll(-1).index_fill_(0, torch.tensor([half]), 0.0)
+    return sums_outside(response)

@@ -42,7 +42,7 @@ class InvertibleOperator(SpectralOperator):
         atol, rtol : float, optional
             Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
             0 where atol is given.
-        solver : "auto", "fourier", "separable", "dense", "border" or "krylov"
+        solver : "auto", "fourier", "blocks", "separable", "dense", "border" or "krylov"
             ``"auto"`` takes the first that serves at a sensible cost; :meth:`PinvOperator.explain` says which and why.
         tol : float, optional
             Relative residual at which iterations stop (default 1e-10 in double precision, 1e-6 in single). Where the

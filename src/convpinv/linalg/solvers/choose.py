@@ -7,6 +7,7 @@ from typing import Any
 
 from convpinv.arguments import SolverRefusedError
 from convpinv.linalg.solvers.base import Problem, Solver, UnsuitableError
+from convpinv.linalg.solvers.blocks import Blocks
 from convpinv.linalg.solvers.border.solver import Border
 from convpinv.linalg.solvers.dense import Dense
 from convpinv.linalg.solvers.fourier import Fourier
@@ -14,7 +15,7 @@ from convpinv.linalg.solvers.krylov import Krylov
 from convpinv.linalg.solvers.separable import Separable
 
 # In the order in which the automatic choice asks: what is exact and cheapest to apply first.
-SOLVERS: tuple[Solver, ...] = (Fourier(), Separable(), Dense(), Border(), Krylov())
+SOLVERS: tuple[Solver, ...] = (Fourier(), Blocks(), Separable(), Dense(), Border(), Krylov())
 NAMES = tuple(solver.name for solver in SOLVERS)
 
 
@@ -40,8 +41,11 @@ class Plan:
             ("operator", f"{shown}, {_dtype(operator.dtype)}"),
             ("cut", str(self.problem.regularization)),
         ]
-        for index, (solver, reason) in enumerate(self.refusals):
-            lines.append(("refused" if index == 0 else "", f"{type(solver).__name__}: {reason}"))
+        reasons: dict[str, list[str]] = {}
+        for solver, reason in self.refusals:
+            reasons.setdefault(reason, []).append(type(solver).__name__)
+        for index, (reason, names) in enumerate(reasons.items()):
+            lines.append(("refused" if index == 0 else "", f"{', '.join(names)}: {reason}"))
         if isinstance(self.solver, Border):
             lines.append(
                 ("instead", f"solver='krylov', without a matrix to prepare: {Krylov().describe(self.problem)}")

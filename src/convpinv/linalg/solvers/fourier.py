@@ -12,6 +12,7 @@ from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
+from convpinv.linalg.solvers.block_plan import plan_that_pays
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class Fourier(Solver):
         return structure.why_not_circular(problem.operator)
 
     def declines(self, problem: Problem) -> str | None:
-        """Never: nothing is cheaper where it serves."""
-        return None
+        """Pictures so large, or of sides so awkward, that blocks of them take less time and memory."""
+        plan = plan_that_pays(problem)
+        if plan is None:
+            return None
+        return f"blocks of {plan.block[0]} x {plan.block[1]} take less time and memory than the picture as a whole"
 
     def describe(self, problem: Problem) -> str:
         """Name the matrices and what they cost."""
