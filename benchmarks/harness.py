@@ -45,12 +45,16 @@ class Options:
         return min(full, 2) if self.quick else full
 
 
-def options(description: str | None, **more: Any) -> Options:
-    """Read the command line that every benchmark has, and take as many threads for everyone.
+def options(description: str | None) -> Options:
+    """Read the command line that every benchmark has."""
+    return given_by(parser(description).parse_args())
+
+
+def given_by(given: argparse.Namespace) -> Options:
+    """Take the options common to all from a command line, and as many threads for everyone.
 
     Quick figures are no measurement: without ``--output`` they are checked and thrown away.
     """
-    given = parser(description).parse_args(**more)
     import torch
 
     torch.set_num_threads(THREADS)
@@ -188,7 +192,7 @@ def commit() -> dict[str, Any]:
             [*git, "status", "--porcelain", "--", "../src"], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "changed": True}
+        return {"commit": None, "changed": None}
     return {"commit": head, "changed": bool(changed.strip())}
 
 
@@ -240,8 +244,7 @@ def write(claim: str, sentence: str, rows: Sequence[Row], given: Options, bounds
         "rows": rows,
         "bounds": bounds,
     }
-    # By way of JSON: what is checked is what a reader finds, lists for tuples.
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = laid_out(results)
     check(json.loads(text))
     for bound in bounds:
         said = f"at most {bound['at_most']:g}" if "at_most" in bound else f"at least {bound['at_least']:g}"
@@ -254,6 +257,18 @@ def write(claim: str, sentence: str, rows: Sequence[Row], given: Options, bounds
     path = given.output / f"{claim}.json"
     path.write_text(text, encoding="utf-8")
     print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", flush=True)
+
+
+def laid_out(results: Mapping[str, Any]) -> str:
+    """JSON with one row a line: what changed between two runs is then what a difference shows."""
+    parts = []
+    for key, value in results.items():
+        shown = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in value]
+            shown = "[\n  " + ",\n  ".join(lines) + "\n ]" if lines else "[]"
+        parts.append(f' "{key}": {shown}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def show(row: Row) -> None:
