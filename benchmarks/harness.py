@@ -57,7 +57,7 @@ def given_by(given: argparse.Namespace) -> Options:
     """
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads(given.quick))
     return Options(given.quick, given.output or (Path(os.devnull) if given.quick else RESULTS))
 
 
@@ -206,6 +206,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def threads(quick: bool) -> int:
+    """One where nothing is measured: it runs beside the other workers of the tests."""
+    return 1 if quick else THREADS
+
+
 def context(quick: bool) -> dict[str, Any]:
     """What a figure was measured on."""
     found, absent = versions()
@@ -219,7 +224,7 @@ def context(quick: bool) -> dict[str, Any]:
             "system": platform.system(),
             "device": "cpu",
         },
-        "threads": THREADS,
+        "threads": threads(quick),
         "versions": found,
         "missing": absent,
         "quick": quick,
