@@ -80,14 +80,16 @@ PATIENCE = 45.0
 def interleaved(calls: Mapping[str, Call], runs: int = 20, warmup: int = 3) -> dict[str, list[float]]:
     """Seconds of each call, taken in turn, so that a machine that drifts drifts for all alike.
 
+    Who comes first changes from round to round: what a call leaves in the caches and the allocator is found by each.
     On a machine that is not quiet up to three times as many rounds are run, and those kept in which the operating
     system interrupted the process least. Which rounds are kept does not depend on the times that they gave.
     """
     rounds: list[tuple[float, dict[str, float]]] = []
-    start = time.perf_counter()
+    names, start = tuple(calls), time.perf_counter()
     for number in range(warmup + MOST_ROUNDS * runs):
         before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
-        seconds = {name: timed(call)[0] for name, call in calls.items()}
+        first = number % len(names)
+        seconds = {name: timed(calls[name])[0] for name in (*names[first:], *names[:first])}
         if number < warmup:
             continue
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
@@ -317,7 +319,10 @@ def peak_of(module: str, function: str, *arguments: Any) -> dict[str, int]:
     """
     words = [sys.executable, "-c", _CHILD, module, function, str(THREADS), json.dumps(arguments)]
     paths = os.pathsep.join([str(HERE), *(path for path in [os.environ.get("PYTHONPATH")] if path)])
-    run = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths})
+    # Large blocks go back to the system when they are freed: what preparing left behind would hide what the call takes.
+    allocator = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+    environment = os.environ | allocator | {"PYTHONPATH": paths}
+    run = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         raise RuntimeError(run.stderr)
     found = json.loads(run.stdout.rpartition("found ")[2])

@@ -45,7 +45,7 @@ def main() -> None:
             errors["deepinv BlurFFT.A_dagger"] = float((theirs.A_dagger(y) - x).norm() / x.norm())
         else:
             rows.append(missing(case, "deepinv BlurFFT.A_dagger", "deepinv"))
-        seconds = interleaved(calls, runs=given.runs(21 if max(shape) < 4096 else 9))
+        seconds = interleaved(calls, runs=given.runs(61 if max(shape) < 4096 else 11))
         facts = {name: {"error": value} for name, value in errors.items()}
         rows += compared(case, seconds, "FFT round trip", facts, side=shape[-1], dtype="float32")
         ratio = median_ratio(seconds, "convpinv", "FFT round trip")

@@ -1,6 +1,6 @@
 """Claim: where an answer is wrong the caller is told; peers hand it over without a word.
 
-Pictures of 24 × 24, double precision, data ``y = A x`` without noise: the exact answer ``A⁺y`` is that of the dense
+Pictures of 16 × 16, double precision, data ``y = A x`` without noise: the exact answer ``A⁺y`` is that of the dense
 matrix, made of torch's own layer. An answer further than 1 % from it is wrong, and silent where nothing was said: no
 error, no warning, no flag of failure. Peers are called with their defaults and, where they have several solvers, with
 each.
@@ -21,7 +21,7 @@ import peers
 from convpinv import Conv2dOperator, psf
 from harness import Row, at_most, measured, missing, options, show, write
 
-SIDE = 24
+SIDE = 16
 WRONG = 1e-2
 MODES = {"valid": "zeros", "circular": "circular", "reflect": "reflect", "replicate": "replicate"}
 Answer = tuple[Tensor, str]

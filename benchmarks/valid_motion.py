@@ -210,8 +210,8 @@ def rows_of(
         )
         show(rows[-1])
     seconds = interleaved(calls, runs=given.runs(RUNS), warmup=1)
-    seconds |= interleaved(slow, runs=given.runs(2), warmup=0)
-    seconds |= interleaved(very_slow, runs=1, warmup=0)
+    for group, runs in ((slow, 2), (very_slow, 1)):
+        seconds |= interleaved(group, runs=given.runs(runs), warmup=0) if group else {}
     timings = compared(case, seconds, "FFT round trip", facts, **common)
     for row in timings:
         if row["contender"] in stopped:

@@ -164,7 +164,7 @@ def test_interleaved_takes_turns() -> None:
     order: list[str] = []
     calls = {name: lambda name=name: (order.append(name), time.sleep(2e-3)) for name in "ab"}
     seconds = harness.interleaved(calls, runs=3, warmup=1)
-    assert order[:8] == list("abababab")
+    assert order[:8] == list("abbaabba")
     assert {name: len(found) for name, found in seconds.items()} == {"a": 3, "b": 3}
     assert min(seconds["a"]) >= 2e-3
 
