@@ -16,7 +16,7 @@ from scipy.signal import fftconvolve
 
 import convpinv
 import peers
-from harness import at_least, compared, interleaved, median_ratio, missing, options, write
+from harness import Row, at_least, compared, interleaved, median_ratio, missing, options, write
 
 Array = np.ndarray[Any, Any]
 OURS, THEIRS = "convpinv deblur, prior tv", "scikit-image richardson_lucy, 30 iterations, reflect pad"
@@ -28,7 +28,8 @@ def scene(side: int) -> Array:
     from skimage import data
 
     picture = data.camera() / 255.0
-    return np.clip(zoom(picture, side / picture.shape[0], order=3, mode="mirror", grid_mode=True), 0, 1)
+    enlarged = zoom(picture, side / picture.shape[0], order=3, mode="mirror", grid_mode=True)
+    return np.asarray(enlarged).clip(0, 1)
 
 
 def blurred(side: int) -> tuple[Array, Array, Array]:
@@ -64,8 +65,8 @@ def main() -> None:
                 calls[THEIRS] = lambda y=y, k=kernel: peers.richardson_lucy(y, k)
             else:
                 rows.append(missing(case, THEIRS, "scikit-image"))
-            facts = {who: {"psnr": psnr(calls[who](), truth)} for who in (OURS, THEIRS) if who in calls}
-            facts[OURS]["figures"] = {"psnr_of_blurred": psnr(y, truth)}
+            facts: dict[str, Row] = {who: {"psnr": psnr(calls[who](), truth)} for who in (OURS, THEIRS) if who in calls}
+            facts[OURS]["figures"] = {"PSNR of the blurred": psnr(y, truth)}
             seconds = interleaved(calls, runs=given.runs(5), warmup=1)
             rows += compared(case, seconds, "FFT round trip", facts, side=side, dtype=name)
             if side != 1024 and not given.quick:

@@ -40,7 +40,7 @@ DEEPINV_SOLVERS = ("CG", "lsqr", "minres", "BiCGStab")
 DIRECT = "deepinv Blur CG, default convolution"
 DEFAULT = "deepinv Blur, all defaults"
 PYLOPS, SCIPY = "PyLops LSQR", "SciPy LSMR"
-RUNS = 7
+RUNS = 5
 # A call of more seconds is run less often, and one of many more once: the slowest peers take minutes.
 LONG, VERY_LONG = 1.5, 12.0
 
@@ -143,7 +143,11 @@ def contenders(y: Tensor, kernel: Tensor) -> tuple[dict[str, peers.Iterate], lis
 def rows_of(
     case: str, kernel: Tensor, side: int, dtype: torch.dtype, given: Options, guesses: dict[str, int], budget: float
 ) -> list[Row]:
-    """Everyone in one case; ``guesses`` are the iterations that a smaller picture took, brought up to date."""
+    """Everyone in one case; ``guesses`` are the iterations that a smaller picture took, brought up to date.
+
+    deepinv's convolution without the FFT takes seconds to minutes; it is timed in single precision, on the line.
+    """
+    with_direct = dtype == torch.float32 and case.startswith("line")
     generator = torch.Generator().manual_seed(0)
     weight = kernel.to(dtype)
     operator = Conv2dOperator(weight[None, None], side + TAPS - 1)
@@ -169,6 +173,11 @@ def rows_of(
         calls[f"convpinv {solver}, with preparation"] = lambda prepare=prepare: prepare()(y)
         facts |= {f"convpinv {solver}, {way}": found | note for way in ("prepared", "with preparation")}
     found, absent = contenders(y, weight)
+    if side > 256 or not with_direct:
+        found.pop(DIRECT, None)
+        absent = [(name, package) for name, package in absent if name != DIRECT]
+    if not with_direct:
+        absent = [(name, package) for name, package in absent if name != DEFAULT]
     rows += [missing(case, name, package) for name, package in absent]
     slow: dict[str, Callable[[], Tensor]] = {}
     very_slow: dict[str, Callable[[], Tensor]] = {}
@@ -191,7 +200,7 @@ def rows_of(
             stopped.append(name)
         group = calls if probe * count < LONG else slow if probe * count < VERY_LONG else very_slow
         group[name] = lambda iterate=iterate, count=count: iterate(count)
-    if peers.installed("deepinv"):
+    if with_direct and peers.installed("deepinv"):
         default = peers.deepinv_default(y, weight, DAMP_SQUARED)
         seconds, x = timed(default)
         value = residual(x)
@@ -227,18 +236,19 @@ def bounds_of(rows: list[Row], case: str) -> list[Row]:
     def bound(who: str, names: list[str], limit: float) -> Row:
         timed_rows = [here[name] for name in names if name in here]
         # Who did not get there took at least as long; who did is better known.
-        arrived = [row for row in timed_rows if row["status"] == "measured"]
+        arrived = [row for row in timed_rows if row["status"] == "measured" and row["residual"] <= GOAL]
         medians = [row["seconds"]["median"] for row in arrived or timed_rows]
         value = (min if arrived else max)(medians) / mine if medians else None
         found = at_least(f"times faster than {who}, {case}", value, limit)
         if medians and not arrived:
-            found["sentence"] += " (a lower bound: it was stopped)"
+            found["sentence"] += " (a lower bound: it did not get there)"
             found["holds"] = True if found["holds"] else None
         return found
 
+    defaults = [name for name in (DIRECT, DEFAULT) if name in here]
     return [
         bound("deepinv's best solver with use_fft", [f"deepinv Blur {s}, use_fft" for s in DEEPINV_SOLVERS], 8),
-        bound("deepinv's default solver and convolution", [DIRECT], 20),
+        *([bound("deepinv's default solver and convolution", defaults, 20)] if defaults else []),
         bound(PYLOPS, [PYLOPS], 8),
         bound(SCIPY, [SCIPY], 8),
     ]
@@ -259,7 +269,7 @@ def main() -> None:
     guesses: dict[str, dict[str, int]] = {}
     for name, kernel, side, dtype in cases:
         case = f"{name} 25 x 25, {side}², {str(dtype).removeprefix('torch.')}"
-        rows += rows_of(case, kernel, side, dtype, given, guesses.setdefault(name, {}), 1.0 if given.quick else 15.0)
+        rows += rows_of(case, kernel, side, dtype, given, guesses.setdefault(name, {}), 1.0 if given.quick else 8.0)
         bounds += bounds_of(rows, case)
     write(
         "valid_motion",
