@@ -67,7 +67,7 @@ def main() -> None:
                 rows.append(missing(case, THEIRS, "scikit-image"))
             facts: dict[str, Row] = {who: {"psnr": psnr(calls[who](), truth)} for who in (OURS, THEIRS) if who in calls}
             facts[OURS]["figures"] = {"PSNR of the blurred": psnr(y, truth)}
-            seconds = interleaved(calls, runs=given.runs(5), warmup=1)
+            seconds = interleaved(calls, runs=given.runs(5), warmup=1, settle=not given.quick)
             rows += compared(case, seconds, "FFT round trip", facts, side=side, dtype=name)
             if side != 1024 and not given.quick:
                 continue

@@ -77,19 +77,36 @@ MOST_ROUNDS = 3
 PATIENCE = 45.0
 
 
-def interleaved(calls: Mapping[str, Call], runs: int = 20, warmup: int = 3) -> dict[str, list[float]]:
+# OpenBLAS's threads, which NumPy's and SciPy's products wake, go on spinning for 2^26 cycles, some 25 ms, after their
+# work: whoever was timed next shared its cores with them (a round trip of 0.3 ms took 27).
+SPIN = 0.04
+SHORT = 0.1
+
+
+def interleaved(
+    calls: Mapping[str, Call], runs: int = 20, warmup: int = 3, settle: bool = False
+) -> dict[str, list[float]]:
     """Seconds of each call, taken in turn, so that a machine that drifts drifts for all alike.
 
     Who comes first changes from round to round: what a call leaves in the caches and the allocator is found by each.
     On a machine that is not quiet up to three times as many rounds are run, and those kept in which the operating
     system interrupted the process least. Which rounds are kept does not depend on the times that they gave.
+
+    ``settle`` is for contenders with threads of their own: the others' come to rest before each is timed, and a short
+    call is run once more untimed, so that its own threads are awake.
     """
     rounds: list[tuple[float, dict[str, float]]] = []
-    names, start = tuple(calls), time.perf_counter()
+    names, start, last = tuple(calls), time.perf_counter(), dict[str, float]()
     for number in range(warmup + MOST_ROUNDS * runs):
         before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, time.perf_counter()
         first = number % len(names)
-        seconds = {name: timed(calls[name])[0] for name in (*names[first:], *names[:first])}
+        seconds = {}
+        for name in (*names[first:], *names[:first]):
+            if settle:
+                time.sleep(SPIN)
+                if last.get(name, 1.0) < SHORT:
+                    calls[name]()
+            seconds[name] = last[name] = timed(calls[name])[0]
         if number < warmup:
             continue
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before

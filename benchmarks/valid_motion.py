@@ -218,9 +218,9 @@ def rows_of(
             )
         )
         show(rows[-1])
-    seconds = interleaved(calls, runs=given.runs(RUNS), warmup=1)
+    seconds = interleaved(calls, runs=given.runs(RUNS), warmup=1, settle=not given.quick)
     for group, runs in ((slow, 2), (very_slow, 1)):
-        seconds |= interleaved(group, runs=given.runs(runs), warmup=0) if group else {}
+        seconds |= interleaved(group, runs=given.runs(runs), warmup=0, settle=not given.quick) if group else {}
     timings = compared(case, seconds, "FFT round trip", facts, **common)
     for row in timings:
         if row["contender"] in stopped:
