@@ -64,12 +64,13 @@ def load(folder: Path = RESULTS) -> dict[str, Results]:
 
 
 def number(value: float) -> str:
-    """Three digits; very small ones with an exponent."""
+    """Three digits, so that what lies beside a bound is told from it; very small ones with an exponent."""
     if value == 0:
         return "0"
     if abs(value) < 1e-2:
         return f"{value:.1e}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{decimals}f}"
 
 
 def duration(seconds: float) -> str:
