@@ -271,6 +271,7 @@ def main() -> None:
     guesses: dict[str, dict[str, int]] = {}
     for name, kernel, side, dtype in cases:
         case = f"{name} 25 x 25, {side}², {str(dtype).removeprefix('torch.')}"
+        budget = 1.0 if given.quick else 8.0 if side <= 256 else 25.0
         rows += rows_of(
             case,
             kernel,
