@@ -279,7 +279,7 @@ def main() -> None:
             dtype,
             given,
             guesses.setdefault(name, {}),
-            1.0 if given.quick else 8.0 if side <= 256 else 25.0,
+            budget,
         )
         bounds += bounds_of(rows, case)
         # After every case: the minutes of the first are not lost where the last is cut short.
