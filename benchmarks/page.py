@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, RESULTS, Row, check
+from harness import HERE, QUIET_SWITCHES_PER_SECOND, RESULTS, Row, check
 
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "performance.md"
@@ -149,9 +149,11 @@ def origin(results: Results) -> str:
     cores = f", {machine['cores']} cores" if machine["cores"] else ""
     device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     absent = f"; missing: {', '.join(context['missing'])}" if context["missing"] else ""
+    interruptions = context.get("interruptions_per_second")
+    noise = "; the machine was not quiet" if interruptions and interruptions > QUIET_SWITCHES_PER_SECOND else ""
     return (
         f"Measured on {context['date']} of {code}; {machine['processor']}{cores}{device}, "
-        f"{context['threads']} threads; {versions}{absent}."
+        f"{context['threads']} threads; {versions}{absent}{noise}."
     )
 
 
