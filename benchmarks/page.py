@@ -230,6 +230,13 @@ def plot_large(results: Results, figure: Any) -> None:
     by_side(results, left, seconds_of, contenders)
     left.set(xlabel="picture", ylabel="seconds")
     by_side(results, right, lambda row: row["peak_bytes"] / 2**20 if "peak_bytes" in row else None, contenders)
+    # Less than two decades: the powers of ten alone would leave one number on the axis.
+    ticks = [
+        row["peak_bytes"] / 2**20
+        for row in results["rows"]
+        if row["contender"] == contenders[0] and "peak_bytes" in row
+    ]
+    right.set_yticks(ticks, [number(value) for value in ticks])
     right.set(xlabel="picture", ylabel="MiB above the data")
 
 

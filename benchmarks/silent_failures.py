@@ -1,4 +1,4 @@
-"""Claim: where an answer is wrong the caller is told; peers hand it over without a word.
+"""Claim: where an answer of ours is wrong the caller is told; how often peers say nothing stands beside it.
 
 Pictures of 16 × 16, double precision, data ``y = A x`` without noise: the exact answer ``A⁺y`` is that of the dense
 matrix, made of torch's own layer. An answer further than 1 % from it is wrong, and silent where nothing was said: no
@@ -172,7 +172,7 @@ def main() -> None:
         print(f"{contender}: {sum(row['silent_failures'] for row in mine)} silent failures of {len(mine)}")
     write(
         "silent_failures",
-        "Where an answer is wrong the caller is told; peers hand it over without a word.",
+        "Where an answer of ours is wrong the caller is told; how often peers say nothing stands beside it.",
         rows,
         given,
         bounds,

@@ -23,6 +23,7 @@ print(middle - start, time.perf_counter() - start)
 """
 HELP = "import sys; sys.argv[0] = 'convpinv'; from convpinv.app.cli import main; sys.exit(main())"
 CASE = "a process of its own"
+ALONE, NAMED = "import convpinv, after torch", "import convpinv and name conv_pinv2d and deblur, after torch"
 
 
 def run(code: str, *words: str) -> str:
@@ -40,15 +41,17 @@ def main() -> None:
         add("an interpreter, nothing imported", timed(lambda: run("pass"))[0])
         add("import torch", timed(lambda: run("import torch"))[0])
         alone, named = run(ADDED).split()
-        add("import convpinv, after torch", alone)
-        add("import convpinv and name conv_pinv2d and deblur, after torch", named)
+        add(ALONE, alone)
+        add(NAMED, named)
         add("convpinv --help", timed(lambda: run(HELP, "--help"))[0])
     # The first of each reads from the disk.
     rows = [measured(CASE, name, seconds[1:]) for name, seconds in found.items()]
     for row in rows:
         show(row)
     bounds = [
-        at_most("seconds of import convpinv, after torch", median_of(rows, CASE, "import convpinv, after torch"), 0.15),
+        at_most(f"seconds of {ALONE}", median_of(rows, CASE, ALONE), 0.15),
+        # What loads lazily is still to be loaded.
+        at_most(f"seconds of {NAMED}", median_of(rows, CASE, NAMED), 0.15),
         at_most("seconds of convpinv --help", median_of(rows, CASE, "convpinv --help"), 0.4),
     ]
     write(
