@@ -11,7 +11,7 @@ help:
 	@echo "make demo    restore a real photograph from camera shake; pictures in $(DEMO_DIR)/"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and pyright"
-	@echo "make bench   the benchmarks, one file a claim"
+	@echo "make bench   the benchmarks with their peers, one file a claim; then docs/performance.md"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.lint-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,plot,test,lint]'
+	touch $@
+
+$(VENV)/.bench-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,plot,test,bench]'
 	touch $@
 
 demo: $(VENV)/.ready
@@ -37,8 +41,9 @@ ruff: $(VENV)/.lint-ready
 types: $(VENV)/.lint-ready
 	$(BIN)/pyright
 
-bench: $(VENV)/.ready
-	$(BIN)/python benchmarks/run_all.py
+# What to run, and how: make bench BENCH_ARGS="--quick prepared_circular"
+bench: $(VENV)/.bench-ready
+	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build dist

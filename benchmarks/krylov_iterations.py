@@ -10,7 +10,7 @@ import torch
 
 from convpinv import Conv2dOperator, psf
 from convpinv.linalg.solvers import conjugate_gradients
-from harness import write
+from harness import measured, options, show, write
 
 
 def kernels() -> dict[str, torch.Tensor]:
@@ -27,9 +27,11 @@ def kernels() -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
+    given = options(__doc__)
+    side = 48 if given.quick else 256
     rows = []
     for name, kernel in kernels().items():
-        operator = Conv2dOperator(kernel[None, None], 256)
+        operator = Conv2dOperator(kernel[None, None], side)
         y = torch.randn(1, *operator.out_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         for damp_squared in (1e-2, 1e-3):
             damp = damp_squared**0.5
@@ -38,21 +40,26 @@ def main() -> None:
                 lambda u, a=operator, d=damp_squared: a(a.H(u)) + d * u, lambda r: r, tolerance=1e-9
             )
             plain = conjugate_gradients.solve(system, y, 3000)
-            print(
-                f"{name}, damp² = {damp_squared:g}: {solution.iterations} iterations to {solution.residual:.1e}; "
-                f"without preconditioner {plain.iterations} to {plain.residual:.1e}"
-            )
-            rows.append(
-                {
-                    "kernel": name,
-                    "damp_squared": damp_squared,
-                    "iterations": solution.iterations,
-                    "residual": solution.residual,
-                    "plain_iterations": plain.iterations,
-                    "plain_residual": plain.residual,
-                }
-            )
-    write("krylov_iterations", rows)
+            case = f"{name}, {side}², damp² = {damp_squared:g}"
+            for who, found in (("convpinv krylov", solution), ("without its preconditioner", plain)):
+                rows.append(
+                    measured(
+                        case,
+                        who,
+                        side=side,
+                        dtype="float64",
+                        iterations=found.iterations,
+                        residual=found.residual,
+                        reported="success" if found.status.is_success else "failure",
+                    )
+                )
+                show(rows[-1])
+    write(
+        "krylov_iterations",
+        "With the inverse symbol as preconditioner, valid blurs of 256² converge in tens of iterations.",
+        rows,
+        given,
+    )
 
 
 if __name__ == "__main__":

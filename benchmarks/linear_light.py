@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from skimage import data
 
 from convpinv.app import images, outputs, raster, restoring
 from convpinv.app.blurring import window
 from convpinv.app.light import SRGB
 from convpinv.imaging import blur, psf
-from harness import write
+from harness import at_least, measured, options, write
 
 PICTURES = {
     "astronaut": lambda: data.astronaut()[:256, 120:376],
@@ -42,37 +41,37 @@ def restored(source: Path, spec: str, linear: str) -> np.ndarray:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    given = options(__doc__)
     rows: list[dict[str, Any]] = []
+    gains: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "blurred.png")
-        for name, load in PICTURES.items():
+        for name, load in list(PICTURES.items())[: 1 if given.quick else None]:
             truth = load() / 255.0
-            for spec in BLURS:
+            for spec in BLURS[: 1 if given.quick else None]:
                 light = blur(SRGB.decode(truth), spec, boundary="valid")
                 top, left = window(psf.parse(spec).shape[-2:])
                 cut = truth[top : top + light.shape[0], left : left + light.shape[1]]
-                for noise in NOISE:
+                for noise in NOISE[: 1 if given.quick else None]:
                     seen = SRGB.encode(light) + noise * np.random.default_rng(0).standard_normal(light.shape)
                     image = raster.Image(pixels=seen, dtype="uint8", format="png")
                     outputs.write_all({source: images.encode(image, source)[0]})
                     off, auto = (psnr(restored(source, spec, word), cut) for word in ("off", "auto"))
-                    row = {"picture": name, "psf": spec, "noise": noise}
-                    row |= {
-                        "blurred": psnr(images.read(source).pixels, cut),
-                        "off": off,
-                        "auto": auto,
-                        "gain": auto - off,
-                    }
-                    print(
-                        f"{name}, {spec}, {noise:.1%}: blurred {row['blurred']:.2f} dB, off {off:.2f}, auto {auto:.2f} "
-                        f"({auto - off:+.2f})",
-                        flush=True,
-                    )
-                    rows.append(row)
-    gains = [row["gain"] for row in rows]
+                    case = f"{name}, {spec}, noise {noise:.1%}"
+                    blurred = psnr(images.read(source).pixels, cut)
+                    found = {"blurred": blurred, "convpinv, light off": off, "convpinv, light auto": auto}
+                    rows += [measured(case, who, psnr=value, figures={"noise": noise}) for who, value in found.items()]
+                    gains.append(auto - off)
+                    print(f"{case}: blurred {blurred:.2f} dB, off {off:.2f}, auto {auto:.2f} ({auto - off:+.2f})")
     print(f"gain {min(gains):+.2f} to {max(gains):+.2f} dB, mean {np.mean(gains):+.2f}")
-    write("linear_light", rows)
+    bounds = [at_least("mean gain of restoring in light, dB", float(np.mean(gains)), 0)]
+    write(
+        "linear_light",
+        "Pictures encoded for the screen are restored in light, not in the file's values.",
+        rows,
+        given,
+        bounds,
+    )
 
 
 if __name__ == "__main__":

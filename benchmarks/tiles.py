@@ -1,6 +1,6 @@
 """A picture larger than the memory that it is given: peak memory and time per pixel, beside the restoration in memory.
 
-    python benchmarks/tiles.py [--side 16384] [--reference 4096] [--memory 2G] [--kind zarr|tiff|npy] [--write]
+    python benchmarks/tiles.py [--side 16384] [--reference 4096] [--memory 2G] [--kind zarr|tiff|npy]
 
 The picture is random noise of a blur's smoothness, uint16, written tile by tile. Each restoration is a process of its
 own, ``convpinv deblur``; its peak is VmHWM, as the kernel counts it, importing torch included.
@@ -8,7 +8,6 @@ own, ``convpinv deblur``; its peak is VmHWM, as the kernel counts it, importing 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from convpinv.app.tiles import memory
-from harness import write
+from harness import at_least, at_most, given_by, measured, parser, write
 
 SIDE = 1024
 # Prints the peak after the work: the parent cannot ask a process that is gone.
@@ -80,15 +79,17 @@ def restore(source: Path, target: Path, prior: str, psf: str, *options: str) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=16384)
-    parser.add_argument("--reference", type=int, default=4096)
-    parser.add_argument("--memory", default="2G")
-    parser.add_argument("--kind", choices=("zarr", "tiff", "npy"), default="zarr")
-    parser.add_argument("--prior", default="gradient")
-    parser.add_argument("--psf", default="gaussian:sigma=2")
-    parser.add_argument("--write", action="store_true")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--side", type=int, default=16384)
+    options.add_argument("--reference", type=int, default=4096)
+    options.add_argument("--memory", default="2G")
+    options.add_argument("--kind", choices=("zarr", "tiff", "npy"), default="zarr")
+    options.add_argument("--prior", default="gradient")
+    options.add_argument("--psf", default="gaussian:sigma=2")
+    arguments = options.parse_args()
+    given = given_by(arguments)
+    if given.quick:
+        arguments.side, arguments.reference, arguments.memory = 2048, 1024, "1G"
     suffix = {"zarr": ".zarr", "tiff": ".tif", "npy": ".npy"}[arguments.kind]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,19 +100,30 @@ def main() -> None:
         whole = restore(small, folder / "whole.tif", arguments.prior, arguments.psf)
         parts = restore(large, folder / f"parts{suffix}", arguments.prior, arguments.psf, "--memory", arguments.memory)
     rates = [one["seconds"] / side**2 for one, side in ((whole, arguments.reference), (parts, arguments.side))]
-    row = {
-        "side": arguments.side,
-        "kind": arguments.kind,
-        "prior": arguments.prior,
-        "psf": arguments.psf,
-        "limit_gib": memory.parse(arguments.memory) / 2**30,
-        "in_tiles": parts,
-        "in_memory": {"side": arguments.reference, **whole},
-        "throughput_against_memory": rates[0] / rates[1],
-    }
-    print(json.dumps(row, indent=2))
-    if arguments.write:
-        write("tiles", [row])
+    limit = memory.parse(arguments.memory)
+    case = f"{arguments.kind}, prior {arguments.prior}, {arguments.psf}"
+    rows = [
+        measured(
+            case,
+            f"in tiles under {arguments.memory}" if one is parts else "in memory",
+            [one["seconds"]],
+            side=side,
+            peak_bytes=round(one["peak_gib"] * 2**30),
+            figures={"tiles": one["tiles"], "nanoseconds_per_pixel": 1e9 * one["seconds"] / side**2},
+        )
+        for one, side in ((whole, arguments.reference), (parts, arguments.side))
+    ]
+    print(json.dumps(rows, indent=1))
+    write(
+        "tiles",
+        "A picture larger than memory is restored within the memory that it is given, as fast a pixel as in memory.",
+        rows,
+        given,
+        [
+            at_most(f"peak memory in that allowed, {case}", parts["peak_gib"] * 2**30 / limit, 1),
+            at_least(f"pixels a second in those in memory, {case}", rates[0] / rates[1], 0.5),
+        ],
+    )
 
 
 if __name__ == "__main__":
