@@ -1,6 +1,6 @@
 """Claim: a picture of prime sides costs hardly more than one of the next fast size.
 
-A Gaussian of 2 pixels, circular, float32, ``damp = 0.1``: the prepared inverse of the automatic choice at a prime
+A Gaussian of 2 pixels, circular, float32, ``damp = 0.1``: the prepared pseudo-inverse of the automatic choice at a prime
 side and at the next side that the FFT likes, the same by one FFT of the whole picture (``solver="fourier"``), and the
 round trip ``irfft2(rfft2(x))`` at both. Interleaved medians; beside them the relative error, to the damped inverse in
 double precision.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convpinv import Conv2dOperator, psf
 from convpinv.linalg import fast_size
-from harness import interleaved, median_ratio, write
+from harness import at_most, compared, interleaved, median_ratio, options, write
 
 SIDES = (1021, 2039, 4099)
 DAMP = 0.1
@@ -33,36 +33,34 @@ def round_trip(x: Tensor) -> Tensor:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
-    rows = []
-    for prime in SIDES:
+    given = options(__doc__)
+    rows, bounds = [], []
+    for prime in (61,) if given.quick else SIDES:
+        fast = fast_size(prime)
         calls: dict[str, Any] = {}
-        errors, solvers = {}, {}
-        for side in (prime, fast_size(prime)):
+        facts: dict[str, dict[str, Any]] = {}
+        for side in (prime, fast):
             y = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
             exact = operator(side, torch.float64).pinv(damp=DAMP, solver="fourier")(y.double())
-            for name, solver in (("ours", "auto"), ("whole", "fourier")):
+            for name, solver in (("convpinv auto", "auto"), ("convpinv, one FFT", "fourier")):
                 pinv = operator(side, torch.float32).pinv(damp=DAMP, solver=solver)
-                calls[f"{name} {side}"] = lambda p=pinv, y=y: p(y)
-                errors[f"{name} {side}"] = float((pinv(y) - exact).norm() / exact.norm())
-                solvers[f"{name} {side}"] = pinv.plan.solver.name
-            calls[f"round trip {side}"] = lambda y=y: round_trip(y)
-        seconds = interleaved(calls, runs=9, warmup=2)
-        fast = fast_size(prime)
-        row = {
-            "prime": prime,
-            "fast": fast,
-            "solver": solvers[f"ours {prime}"],
-            "ours_prime_to_fast": median_ratio(seconds, f"ours {prime}", f"ours {fast}"),
-            "whole_prime_to_fast": median_ratio(seconds, f"whole {prime}", f"whole {fast}"),
-            "ours_in_round_trips": median_ratio(seconds, f"ours {prime}", f"round trip {prime}"),
-            "ours_in_fast_round_trips": median_ratio(seconds, f"ours {prime}", f"round trip {fast}"),
-            "relative_error": errors[f"ours {prime}"],
-            "relative_error_whole": errors[f"whole {prime}"],
-        }
-        print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
-        rows.append(row)
-    write("awkward_sizes", rows)
+                calls[f"{name}, {side}²"] = lambda p=pinv, y=y: p(y)
+                error = float((pinv(y) - exact).norm() / exact.norm())
+                facts[f"{name}, {side}²"] = {"side": side, "error": error, "note": f"solver {pinv.plan.solver.name}"}
+            calls[f"FFT round trip, {side}²"] = lambda y=y: round_trip(y)
+            facts[f"FFT round trip, {side}²"] = {"side": side}
+        seconds = interleaved(calls, runs=given.runs(9), warmup=2)
+        case = f"{prime}² beside {fast}², float32"
+        rows += compared(case, seconds, f"FFT round trip, {fast}²", facts, dtype="float32")
+        ratio = median_ratio(seconds, f"convpinv auto, {prime}²", f"convpinv auto, {fast}²")
+        bounds.append(at_most(f"a prime side in the next fast one, {case}", ratio, 1.3))
+    write(
+        "awkward_sizes",
+        "A picture of prime sides costs hardly more than one of the next fast size.",
+        rows,
+        given,
+        bounds,
+    )
 
 
 if __name__ == "__main__":

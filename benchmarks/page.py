@@ -22,6 +22,7 @@ CLAIMS = {
     "one_shot_circular": "Circular, a new kernel each time",
     "multichannel_circular": "Circular, many channels",
     "large_circular": "Large pictures",
+    "awkward_sizes": "Prime sides",
     "valid_motion": "Camera shake, the border unknown",
     "hard_boundaries": "Zero, reflected and replicated borders",
     "krylov_iterations": "Iterations",
