@@ -1,7 +1,7 @@
 """Claim: a picture of prime sides costs hardly more than one of the next fast size.
 
-A Gaussian of 2 pixels, circular, float32, ``damp = 0.1``: the prepared pseudo-inverse of the automatic choice at a prime
-side and at the next side that the FFT likes, the same by one FFT of the whole picture (``solver="fourier"``), and the
+A Gaussian of 2 pixels, circular, float32, ``damp = 0.1``: the prepared pseudo-inverse of the automatic choice at a
+prime side and at the next one that the FFT likes, the same by one FFT of the whole picture (``"fourier"``), and the
 round trip ``irfft2(rfft2(x))`` at both. Interleaved medians; beside them the relative error, to the damped inverse in
 double precision.
 """
