@@ -28,7 +28,7 @@ FLOORS = (
     ("geometry", "precision", "source"),
     ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
-    ("correlation",),
+    ("correlation", "scalar_symbol"),
     ("convolution",),
     ("structure",),
     ("solvers.base",),

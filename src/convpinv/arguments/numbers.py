@@ -67,6 +67,8 @@ def single_integer(call: str, argument: str, value: object, minimum: int) -> int
 
 def _integer(value: object) -> int | None:
     """Return a Python or NumPy integer as the first; None for anything else, booleans too."""
+    if type(value) is int:  # SupportsIndex is a protocol, which takes 10 µs to ask for
+        return value
     if isinstance(value, bool | np.bool_ | Tensor | np.ndarray) or not isinstance(value, SupportsIndex):
         return None
     return operator.index(value)

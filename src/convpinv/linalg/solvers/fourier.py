@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from convpinv.linalg import spectrum, structure
+from convpinv.linalg import scalar_symbol, spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
@@ -56,6 +56,9 @@ class Fourier(Solver):
         """Invert the symbol."""
         operator = problem.operator
         coarse = coarse_size(operator)
+        if scalar_symbol.serves(operator.geometry):
+            inverse = scalar_symbol.inverse_symbol(operator.weight, operator.geometry, coarse, problem.regularization)
+            return FourierState(inverse, operator.geometry.stride, coarse)
         matrices = spectrum.symbol(operator.weight, operator.geometry, coarse)
         inverse = spectrum.invert_matrices(
             spectrum.matrices_of(matrices), problem.regularization, operator.geometry.kernels
