@@ -43,8 +43,9 @@ def choice(call: str, argument: str, value: object, options: Sequence[str]) -> s
 
 def integer_pair(call: str, argument: str, value: object, minimum: int) -> tuple[int, int]:
     """Return (rows, columns) of an integer or a pair of integers, each at least ``minimum``."""
-    single = _integer(value)
-    entries = [_integer(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    is_sequence = type(value) is tuple or (isinstance(value, Sequence) and not isinstance(value, str))
+    single = None if is_sequence else _integer(value)
+    entries = [_integer(entry) for entry in value] if is_sequence else []  # pyright: ignore[reportGeneralTypeIssues]
     if single is not None:
         pair = (single, single)
     elif len(entries) == 2 and entries[0] is not None and entries[1] is not None:

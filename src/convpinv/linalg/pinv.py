@@ -257,6 +257,10 @@ class PinvOperator(LinearOperator):
     def _call_name(self) -> str:
         return self._inverse.call_name
 
+    @property
+    def _spreads_what_is_not_finite(self) -> bool:
+        return self.plan.solver.spreads_what_is_not_finite
+
     def _apply(self, batch: Tensor) -> Tensor:
         weight, damp = (
             source.tied() if source is not None and source.is_differentiated else None

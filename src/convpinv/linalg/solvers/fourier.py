@@ -34,6 +34,7 @@ class Fourier(Solver):
     name = "fourier"
     title = "Fourier (per-frequency pseudo-inverse)"
     serves_kernels_side_by_side = True
+    spreads_what_is_not_finite = True  # every pixel is a sum over all frequencies, each a sum over all pixels
 
     def refuses(self, problem: Problem) -> str | None:
         """Anything whose outputs are not a full turn of a periodic picture."""
