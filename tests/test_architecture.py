@@ -28,7 +28,7 @@ FLOORS = (
     ("geometry", "precision", "source"),
     ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
-    ("correlation", "scalar_symbol"),
+    ("correlation", "scalar_symbol", "matrix_inverses"),
     ("convolution",),
     ("structure",),
     ("solvers.base",),

@@ -10,13 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from convpinv.linalg.geometry import Axis, Geometry
+from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.polyphase import coarse_kernel
-from convpinv.linalg.spectrum import Regularization, largest_of_kernels, transform
+from convpinv.linalg.spectrum import MODERATE, Regularization, largest_of_kernels, transform, waves
 
-# Largest magnitude of a tap, and of damp, whose squares need no rescaling, and the reciprocal of the smallest: what is
-# kept is at least 1e-6 of σ₁, and the squares of 2⁻³⁰·1e-6 are within float32.
-MODERATE = 2.0**30
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
 FEWEST_FREQUENCIES, LONGEST_COLUMN = 2**13, 32
@@ -94,30 +91,23 @@ def _conjugate_symbol(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -
 def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Transform along columns, then along rows, each a product with the cosines and sines of the taps' places."""
     height, width = grid[0], grid[1] // 2 + 1
-    columns = torch.cat(_waves(geometry.columns, grid[1], width, taps)).T
+    cosines, sines = waves(geometry.columns, grid[1], width, taps)
+    columns = torch.cat([cosines, -sines]).T
     # (G, kH, 2·F_w), cosines first, to (G, 2·kH, F_w): real parts of all rows of taps above the imaginary ones.
     half = (taps @ columns).unflatten(-1, (2, width)).transpose(1, 2).flatten(1, 2)
-    cosines, sines = _waves(geometry.rows, height, height, taps)
+    cosines, sines = waves(geometry.rows, height, height, taps)
     conjugate = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
     squares = taps.new_empty(conjugate.shape)
     rows = _rows_of_block(conjugate)
     for start in range(0, height, rows):
         c, s = cosines[start : start + rows], sines[start : start + rows]
-        real = torch.cat([c, -s], 1) @ half
-        imaginary = torch.cat([s, c], 1) @ half
+        real = torch.cat([c, s], 1) @ half
+        imaginary = torch.cat([-s, c], 1) @ half
         stop = start + len(c)
         torch.complex(real, imaginary, out=conjugate[:, start:stop])
         torch.mul(real, real, out=squares[:, start:stop])
         squares[:, start:stop].addcmul_(imaginary, imaginary)
     return conjugate, squares
-
-
-def _waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``−w·q`` for each frequency and each tap: (count, taps) each."""
-    places = torch.arange(axis.taps, device=like.device) * axis.dilation - axis.before
-    turns = torch.outer(torch.arange(count, device=like.device), places) % grid
-    angles = turns.to(torch.float64) * (-2.0 * math.pi / grid)
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 
 def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:

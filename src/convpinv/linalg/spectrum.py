@@ -12,12 +12,18 @@ from math import frexp, isfinite
 import torch
 from torch import Tensor
 
-from convpinv.linalg.geometry import Geometry
+from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.polyphase import coarse_kernel
 
 # Where damp ≥ CHOLESKY_DAMP·σ₁, a Cholesky factor of the Gram matrix loses at most ε·(σ₁/damp)² ≤ 100·ε·(σ₁/damp):
 # as good as the singular value decomposition within the bound that this package promises, and several times faster.
 CHOLESKY_DAMP = 1e-2
+# Largest magnitude of kernel and damping whose squares need no rescaling, and the reciprocal of the smallest: what is
+# kept is at least 1e-6 of σ₁, and the squares of 2⁻³⁰·1e-6 are within float32.
+MODERATE = 2.0**30
+# Up to this many taps the matrices of all frequencies come from one product with the taps: no FFT, and no copy into the
+# layout that one matrix a frequency needs.
+MOST_TAPS = 32
 
 
 def default_rtol(dtype: torch.dtype, input_size: tuple[int, int]) -> float:
@@ -127,6 +133,32 @@ def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     ``K(w) = Σ_q k_q exp(+i w·q)``: multiply the transform of the polyphase picture by it and transform back.
     """
     return transform(coarse_kernel(weight, geometry, grid))
+
+
+def waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each."""
+    places = torch.arange(axis.taps, device=like.device) * axis.dilation - axis.before
+    turns = torch.outer(torch.arange(count, device=like.device), places) % grid
+    angles = turns.to(torch.float64) * (2.0 * math.pi / grid)
+    dtype = like.dtype.to_real()
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
+    """Symbol with one matrix a frequency: (G, F_h·F_w, Cout/G, Cin/G·s_h·s_w)."""
+    taps = weight.shape[2] * weight.shape[3]
+    if geometry.stride != (1, 1) or taps > MOST_TAPS:
+        return matrices_of(symbol(weight, geometry, grid))
+    groups, inputs = geometry.groups, weight.shape[1]
+    complex_dtype = weight.dtype.to_complex()
+    counts = grid[0], grid[1] if weight.is_complex() else grid[1] // 2 + 1
+    rows, columns = (
+        torch.complex(*waves(axis, points, count, weight))
+        for axis, points, count in zip(geometry.axes, grid, counts, strict=True)
+    )
+    phases = (rows[:, None, :, None] * columns[None, :, None, :]).reshape(-1, taps)
+    table = weight.reshape(groups, -1, taps).mT.to(complex_dtype)
+    return (phases @ table).unflatten(-1, (-1, inputs))
 
 
 def singular_values(matrices: Tensor) -> Tensor:
