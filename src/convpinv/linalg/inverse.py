@@ -12,7 +12,7 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.precision import in_full_precision
-from convpinv.linalg.solvers.base import Problem, Solution, Status
+from convpinv.linalg.solvers.base import Solution, Status
 from convpinv.linalg.solvers.choose import Plan, prepare
 from convpinv.linalg.spectrum import default_rtol
 

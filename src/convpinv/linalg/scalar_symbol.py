@@ -1,6 +1,6 @@
 """One channel in, one out: the inverse symbol in real arithmetic, made from the taps where that beats an FFT.
 
-Each frequency holds one number K, so that the inverse is ``conj(K) / (|K|² + damp²)``, and only ``conj(K)`` is ever made.
+Each frequency holds one number K, so that the inverse is ``conj(K) / (|K|² + damp²)``; only ``conj(K)`` is ever made.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     """Lay the taps on the periodic grid where ``x[i + q]`` is read for them: at q itself, for they are conjugate."""
     if any(axis.reach >= points for axis, points in zip(geometry.axes, grid, strict=True)):
         # Some taps meet: coarse_kernel adds them up, at −q.
-        turned = coarse_kernel(taps[:, None], geometry, grid)[:, 0]
+        turned = coarse_kernel(taps[:, None], geometry, grid)[:, 0, 0]
         return turned.flip((-2, -1)).roll((1, 1), (-2, -1))
     rows, columns = geometry.axes
     if max(rows.dilation, columns.dilation) > 1:

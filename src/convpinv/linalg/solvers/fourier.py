@@ -13,15 +13,15 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
 
-# Matrices of up to this many entries are applied entry by entry, without the two copies that a product of matrices needs.
+# Matrices of up to this many entries are applied entry by entry, without the two copies that products of matrices need.
 MOST_ENTRIES_APART = 16
 
 
 @dataclass(frozen=True)
 class FourierState:
-    """The inverse symbol: (G, frequencies, n, m); (G, n, m, frequencies) where matrices are small; (G, F_h, F_w) of one.
+    """The inverse symbol, F frequencies: (G, F, n, m), or (G, n, m, F) where ``has_entries_apart``.
 
-    Of one: where both sides have one channel a group.
+    Where both sides have one channel a group, (G, F_h, F_w).
     """
 
     inverse: Tensor
@@ -122,9 +122,6 @@ def _by_matrices(factors: Tensor, transformed: Tensor, is_adjoint: bool) -> Tens
     pictures, _, height, width = transformed.shape
     groups, frequencies = factors.shape[:2]
     rows = transformed.reshape(pictures, groups, -1, frequencies).permute(1, 3, 0, 2).contiguous()
-    if is_adjoint:
-        # The data and the result are conjugated, not the matrices, of which there is more.
-        product = (rows.conj_physical_() @ factors).conj_physical_()
-    else:
-        product = rows @ factors.mT
+    # For the adjoint the data and the result are conjugated, not the matrices, of which there is more.
+    product = (rows.conj_physical_() @ factors).conj_physical_() if is_adjoint else rows @ factors.mT
     return product.permute(2, 0, 3, 1).reshape(pictures, -1, height, width)
