@@ -89,8 +89,9 @@ def kernel(call: str, weight: object, groups: object) -> tuple[Tensor, int]:
     count = positive_integer(call, "groups", groups)
     if weight.shape[0] % count:
         fail(call, "groups", count, f"it must divide the weight's {weight.shape[0]} output channels")
-    # A graph cannot ask; NaN then travels as it does everywhere in torch.
-    if not torch.compiler.is_compiling() and not all_finite(beneath_transforms(weight).detach()):
+    # A graph cannot ask, and on an accelerator the question would stall the stream; NaN then travels as everywhere.
+    is_asked = weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_asked and not all_finite(beneath_transforms(weight).detach()):
         fail(call, "weight", "not finite", "it holds NaN or infinity; every entry must be a number")
     return weight, count
 

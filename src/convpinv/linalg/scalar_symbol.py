@@ -96,17 +96,20 @@ def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple
     # (G, kH, 2·F_w), cosines first, to (G, 2·kH, F_w): real parts of all rows of taps above the imaginary ones.
     half = (taps @ columns).unflatten(-1, (2, width)).transpose(1, 2).flatten(1, 2)
     cosines, sines = waves(geometry.rows, height, height, taps)
+    # [cos, sin] · [re; im] is the real part, [−sin, cos] · [re; im] the imaginary one.
+    left, right = torch.cat([cosines, sines], 1), torch.cat([-sines, cosines], 1)
+    rows = max(1, BLOCK // (len(taps) * width))
+    if rows >= height or not _may_look(taps):
+        real, imaginary = left @ half, right @ half
+        return torch.complex(real, imaginary), real.square().addcmul_(imaginary, imaginary)
     conjugate = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
     squares = taps.new_empty(conjugate.shape)
-    rows = _rows_of_block(conjugate)
     for start in range(0, height, rows):
-        c, s = cosines[start : start + rows], sines[start : start + rows]
-        real = torch.cat([c, s], 1) @ half
-        imaginary = torch.cat([-s, c], 1) @ half
-        stop = start + len(c)
-        torch.complex(real, imaginary, out=conjugate[:, start:stop])
-        torch.mul(real, real, out=squares[:, start:stop])
-        squares[:, start:stop].addcmul_(imaginary, imaginary)
+        place = slice(start, start + rows)
+        real, imaginary = left[place] @ half, right[place] @ half
+        torch.complex(real, imaginary, out=conjugate[:, place])
+        torch.mul(real, real, out=squares[:, place])
+        squares[:, place].addcmul_(imaginary, imaginary)
     return conjugate, squares
 
 

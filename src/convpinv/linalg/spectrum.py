@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from math import frexp, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ MODERATE = 2.0**30
 # Up to this many taps the matrices of all frequencies come from one product with the taps: no FFT, and no copy into the
 # layout that one matrix a frequency needs.
 MOST_TAPS = 32
+# Entries of a table of waves that is remembered; 32 such tables are at most 8 MB.
+LARGEST_REMEMBERED = 2**14
 
 
 def default_rtol(dtype: torch.dtype, input_size: tuple[int, int]) -> float:
@@ -136,12 +140,32 @@ def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
 
 
 def waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each."""
-    places = torch.arange(axis.taps, device=like.device) * axis.dilation - axis.before
-    turns = torch.outer(torch.arange(count, device=like.device), places) % grid
+    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each.
+
+    Small tables of plain tensors are remembered: for a picture of 256² making them is a sixth of a round trip.
+    """
+    dtype = like.real.dtype
+    # A graph, or a mode that traces without numbers, would leave its own kind of tensor behind.
+    is_plain = type(like) is Tensor and not torch.compiler.is_compiling()
+    if is_plain and count * axis.taps <= LARGEST_REMEMBERED:
+        return _remembered_waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
+    return _waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
+
+
+def _waves(
+    taps: int, dilation: int, before: int, grid: int, count: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    places = torch.arange(taps, device=device) * dilation - before
+    turns = torch.outer(torch.arange(count, device=device), places) % grid
     angles = turns.to(torch.float64) * (2.0 * math.pi / grid)
-    dtype = like.dtype.to_real()
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+@lru_cache(maxsize=32)
+def _remembered_waves(*args: Any) -> tuple[Tensor, Tensor]:
+    # What inference mode makes could not be met outside it, nor what a transform of torch.func wraps.
+    with torch.inference_mode(False), torch.no_grad():
+        return _waves(*args)
 
 
 def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
@@ -150,14 +174,13 @@ def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tenso
     if geometry.stride != (1, 1) or taps > MOST_TAPS:
         return matrices_of(symbol(weight, geometry, grid))
     groups, inputs = geometry.groups, weight.shape[1]
-    complex_dtype = weight.dtype.to_complex()
     counts = grid[0], grid[1] if weight.is_complex() else grid[1] // 2 + 1
     rows, columns = (
         torch.complex(*waves(axis, points, count, weight))
         for axis, points, count in zip(geometry.axes, grid, counts, strict=True)
     )
     phases = (rows[:, None, :, None] * columns[None, :, None, :]).reshape(-1, taps)
-    table = weight.reshape(groups, -1, taps).mT.to(complex_dtype)
+    table = weight.reshape(groups, -1, taps).mT.to(phases.dtype)
     return (phases @ table).unflatten(-1, (-1, inputs))
 
 

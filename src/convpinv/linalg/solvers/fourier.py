@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from convpinv.linalg import matrix_inverses, scalar_symbol, spectrum, structure
@@ -109,10 +108,9 @@ def _by_entries(factors: Tensor, transformed: Tensor, is_adjoint: bool) -> Tenso
     factors = factors.unflatten(-1, (height, width))
     if is_adjoint:
         factors, outputs, inputs = factors.transpose(1, 2).conj(), inputs, outputs
-    product = columns.new_empty(pictures, groups, outputs, height, width)
+    product = columns.new_zeros(pictures, groups, outputs, height, width)
     for output in range(outputs):
-        torch.mul(columns[:, :, 0], factors[:, output, 0], out=product[:, :, output])
-        for entry in range(1, inputs):
+        for entry in range(inputs):
             product[:, :, output].addcmul_(columns[:, :, entry], factors[:, output, entry])
     return product.flatten(1, 2)
 
