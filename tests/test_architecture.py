@@ -28,7 +28,7 @@ FLOORS = (
     ("geometry", "precision", "response", "source"),
     ("polyphase", "linear_operator", "eigenvalues"),
     ("spectrum",),
-    ("correlation",),
+    ("correlation", "scalar_symbol", "matrix_inverses"),
     ("convolution",),
     ("structure",),
     ("solvers.base",),
@@ -155,6 +155,16 @@ def test_importing_brings_torch_and_nothing_heavier() -> None:
         f"print(light, [name for name in {HEAVY!r} if name in sys.modules])"
     )
     assert run(code) == "False []"
+
+
+def test_importing_adds_only_what_is_our_own() -> None:
+    """What it costs beside torch is reading a few dozen files of this package."""
+    code = (
+        "import sys, torch; before = set(sys.modules); import convpinv; convpinv.conv_pinv2d;"
+        "new = {name for name in sys.modules if name not in before};"
+        "print(sorted({name.split('.')[0] for name in new}), len(new) < 100, any('imaging' in name for name in new))"
+    )
+    assert run(code) == "['convpinv'] True False"
 
 
 def test_public_names_are_there() -> None:

@@ -43,8 +43,9 @@ def choice(call: str, argument: str, value: object, options: Sequence[str]) -> s
 
 def integer_pair(call: str, argument: str, value: object, minimum: int) -> tuple[int, int]:
     """Return (rows, columns) of an integer or a pair of integers, each at least ``minimum``."""
-    single = _integer(value)
-    entries = [_integer(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    is_sequence = type(value) is tuple or (isinstance(value, Sequence) and not isinstance(value, str))
+    single = None if is_sequence else _integer(value)
+    entries = [_integer(entry) for entry in value] if is_sequence else []  # pyright: ignore[reportGeneralTypeIssues]
     if single is not None:
         pair = (single, single)
     elif len(entries) == 2 and entries[0] is not None and entries[1] is not None:
@@ -67,6 +68,8 @@ def single_integer(call: str, argument: str, value: object, minimum: int) -> int
 
 def _integer(value: object) -> int | None:
     """Return a Python or NumPy integer as the first; None for anything else, booleans too."""
+    if type(value) is int:  # SupportsIndex is a protocol, which takes 10 µs to ask for
+        return value
     if isinstance(value, bool | np.bool_ | Tensor | np.ndarray) or not isinstance(value, SupportsIndex):
         return None
     return operator.index(value)

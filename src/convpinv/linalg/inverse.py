@@ -12,7 +12,7 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.precision import in_full_precision
-from convpinv.linalg.solvers.base import Problem, Solution, Status
+from convpinv.linalg.solvers.base import Solution, Status
 from convpinv.linalg.solvers.choose import Plan, prepare
 from convpinv.linalg.spectrum import default_rtol
 
@@ -26,13 +26,13 @@ WEAK_DAMP = 0.1
 class Inverse:
     """``A⁺``, or ``(A⁺)ᴴ`` where ``is_adjoint``, ready to run on plain batches.
 
-    ``is_weakly_damped`` and ``no_weight_gradient`` are facts that derivatives ask for.
+    ``is_weakly_damped`` and ``no_weight_gradient`` are facts that derivatives ask for; the first is found out when they
+    do, because it reads a number back, which on an accelerator stalls the stream.
     """
 
     plan: Plan
     state: Any
     is_adjoint: bool
-    is_weakly_damped: bool
     no_weight_gradient: str | None
 
     @staticmethod
@@ -40,7 +40,7 @@ class Inverse:
         """Let the plan's solver prepare, or the next that serves where the numbers do not suit it."""
         with torch.no_grad():
             plan, state = prepare(plan)
-            inverse = Inverse(plan, state, False, _is_weakly_damped(plan.problem), None)
+            inverse = Inverse(plan, state, False, None)
             return replace(inverse, no_weight_gradient=_why_no_weight_gradient(inverse))
 
     @property
@@ -62,6 +62,17 @@ class Inverse:
     def damp(self) -> float:
         """Damping as in LSQR."""
         return self.plan.problem.regularization.damp
+
+    @property
+    def is_weakly_damped(self) -> bool:
+        """Whether ``1/damp²`` would magnify rounding beyond what the package promises: then derivatives are refined."""
+        damp = self.damp
+        if damp == 0.0 or torch.compiler.is_compiling():  # a number read back would break the graph; refining is right
+            return damp > 0.0
+        # Schur's test bounds the spectral norm by the largest sums over rows and columns.
+        magnitudes = self.operator.weight.abs()
+        bound = magnitudes.sum((1, 2, 3)).max().sqrt() * magnitudes.sum((0, 2, 3)).max().sqrt()
+        return damp < WEAK_DAMP * float(bound)
 
     @property
     def call_name(self) -> str:
@@ -91,17 +102,6 @@ class Inverse:
                 f"{outcome.status.likely_causes}; .solve(y) returns the state"
             )
         return outcome.value
-
-
-def _is_weakly_damped(problem: Problem) -> bool:
-    """Whether ``1/damp²`` would magnify rounding beyond what the package promises: then derivatives are refined."""
-    damp = problem.regularization.damp
-    if damp == 0.0 or torch.compiler.is_compiling():  # a number read back would break the graph; refining is right
-        return damp > 0.0
-    # Schur's test bounds the spectral norm by the largest sums over rows and columns.
-    magnitudes = problem.operator.weight.abs()
-    bound = magnitudes.sum((1, 2, 3)).max().sqrt() * magnitudes.sum((0, 2, 3)).max().sqrt()
-    return damp < WEAK_DAMP * float(bound)
 
 
 def _why_no_weight_gradient(inverse: Inverse) -> str | None:

@@ -42,6 +42,11 @@ class LinearOperator(abc.ABC):
         """Name by which error messages call this operator."""
 
     @property
+    def _spreads_what_is_not_finite(self) -> bool:
+        """Whether one number of an image that is not finite leaves no pixel finite of the planes that read it."""
+        return False
+
+    @property
     def each_channel_alone(self) -> bool:
         """Whether pictures of any number of channels pass, because one channel goes in and one comes out."""
         return self.in_shape[0] == self.out_shape[0] == 1
@@ -53,14 +58,18 @@ class LinearOperator(abc.ABC):
     @in_full_precision
     def _through(self, image: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         """Check an image, run something on it as a batch (B, C, H, W), and give the result its layout and dtype."""
+        call, name, by_result = self._call_name, "its argument", self._spreads_what_is_not_finite
         checked = arguments.images(
-            self._call_name, "its argument", image, self.in_shape, self.dtype, self.device, self.each_channel_alone
+            call, name, image, self.in_shape, self.dtype, self.device, self.each_channel_alone, by_result
         )
         channels = self.in_shape[0]
         leading = image.shape[:-2] if self.each_channel_alone else (*image.shape[:-3], self.out_shape[0])
         if image.numel() == 0:  # an empty batch, which FFTs refuse
             return image.new_zeros(*leading, *self.out_shape[1:])
         result = run(checked.reshape(-1, channels, *image.shape[-2:]))
+        if by_result:
+            # A pixel a plane instead of a pass over the image, which costs up to a tenth of the two FFTs.
+            arguments.finite_image(call, name, checked, result[..., 0, 0])
         return result.reshape(*leading, *result.shape[-2:]).to(image.dtype)
 
     def __matmul__(self, image: Tensor) -> Tensor:

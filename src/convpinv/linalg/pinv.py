@@ -108,13 +108,13 @@ def prepare_pinv(request: Request) -> PinvOperator:
     """Choose a solver and let it prepare."""
     operator, number = request.operator, request.regularization.damp
 
-    def prepare(values: Tensor) -> tuple[Inverse, Tensor]:
+    def prepare(values: Tensor) -> tuple[Inverse, Tensor | None]:
         inverse = Inverse.prepare(choose(request.problem(values), request.solver))
-        return inverse, values.real.new_full((), number)
+        return inverse, None if request.damp is None else values.real.new_full((), number)
 
     inverse, damp_value = beneath(operator.weight, prepare)
     weight = Source.of("weight", operator.weight, inverse.operator.weight, inverse.no_weight_gradient)
-    damp = None if request.damp is None else Source.of("damping", request.damp, damp_value)
+    damp = None if damp_value is None or request.damp is None else Source.of("damping", request.damp, damp_value)
     return PinvOperator(inverse, weight, damp)
 
 
@@ -256,6 +256,10 @@ class PinvOperator(LinearOperator):
     @property
     def _call_name(self) -> str:
         return self._inverse.call_name
+
+    @property
+    def _spreads_what_is_not_finite(self) -> bool:
+        return self.plan.solver.spreads_what_is_not_finite
 
     def _apply(self, batch: Tensor) -> Tensor:
         weight, damp = (

@@ -150,6 +150,10 @@ def beneath(weight: Tensor, prepare: Callable[[Tensor], _Result]) -> _Result:
     if torch.compiler.is_compiling():
         with torch.no_grad():
             return prepare(weight.detach().clone())
+    # The usual case: binding the arguments of a node alone takes 40 µs.
+    if not torch._C._are_functorch_transforms_active():
+        with torch.no_grad():
+            return prepare(weight.detach().clone())
     results: list[_Result] = []
     _Beneath.apply(weight, prepare, results.append)  # a list itself would be taken apart, and copied
     return results[0]

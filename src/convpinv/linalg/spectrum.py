@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from math import frexp, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from convpinv.linalg.geometry import Geometry
+from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.polyphase import coarse_kernel
 
 # Where damp ≥ CHOLESKY_DAMP·σ₁, a Cholesky factor of the Gram matrix loses at most ε·(σ₁/damp)² ≤ 100·ε·(σ₁/damp):
 # as good as the singular value decomposition within the bound that this package promises, and several times faster.
 CHOLESKY_DAMP = 1e-2
+# Largest magnitude of kernel and damping whose squares need no rescaling, and the reciprocal of the smallest: what is
+# kept is at least 1e-6 of σ₁, and the squares of 2⁻³⁰·1e-6 are within float32.
+MODERATE = 2.0**30
+# Up to this many taps the matrices of all frequencies come from one product with the taps: no FFT, and no copy into the
+# layout that one matrix a frequency needs.
+MOST_TAPS = 32
+# Entries of a table of waves that is remembered; 32 such tables are at most 8 MB.
+LARGEST_REMEMBERED = 2**14
 
 
 def default_rtol(dtype: torch.dtype, input_size: tuple[int, int]) -> float:
@@ -127,6 +137,51 @@ def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     ``K(w) = Σ_q k_q exp(+i w·q)``: multiply the transform of the polyphase picture by it and transform back.
     """
     return transform(coarse_kernel(weight, geometry, grid))
+
+
+def waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each.
+
+    Small tables of plain tensors are remembered: for a picture of 256² making them is a sixth of a round trip.
+    """
+    dtype = like.real.dtype
+    # A graph, or a mode that traces without numbers, would leave its own kind of tensor behind.
+    is_plain = type(like) is Tensor and not torch.compiler.is_compiling()
+    if is_plain and count * axis.taps <= LARGEST_REMEMBERED:
+        return _remembered_waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
+    return _waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
+
+
+def _waves(
+    taps: int, dilation: int, before: int, grid: int, count: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    places = torch.arange(taps, device=device) * dilation - before
+    turns = torch.outer(torch.arange(count, device=device), places) % grid
+    angles = turns.to(torch.float64) * (2.0 * math.pi / grid)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+@lru_cache(maxsize=32)
+def _remembered_waves(*args: Any) -> tuple[Tensor, Tensor]:
+    # What inference mode makes could not be met outside it, nor what a transform of torch.func wraps.
+    with torch.inference_mode(False), torch.no_grad():
+        return _waves(*args)
+
+
+def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
+    """Symbol with one matrix a frequency: (G, F_h·F_w, Cout/G, Cin/G·s_h·s_w)."""
+    taps = weight.shape[2] * weight.shape[3]
+    if geometry.stride != (1, 1) or taps > MOST_TAPS:
+        return matrices_of(symbol(weight, geometry, grid))
+    groups, inputs = geometry.groups, weight.shape[1]
+    counts = grid[0], grid[1] if weight.is_complex() else grid[1] // 2 + 1
+    rows, columns = (
+        torch.complex(*waves(axis, points, count, weight))
+        for axis, points, count in zip(geometry.axes, grid, counts, strict=True)
+    )
+    phases = (rows[:, None, :, None] * columns[None, :, None, :]).reshape(-1, taps)
+    table = weight.reshape(groups, -1, taps).mT.to(phases.dtype)
+    return (phases @ table).unflatten(-1, (-1, inputs))
 
 
 def singular_values(matrices: Tensor) -> Tensor:

@@ -102,6 +102,8 @@ class Solver(abc.ABC):
     title: ClassVar[str]
     # Whether kernels that share one geometry (Geometry.kernels) are decomposed each by itself, with a threshold each.
     serves_kernels_side_by_side: ClassVar[bool] = False
+    # Whether NaN or infinity anywhere in the data shows in every pixel that depends on them.
+    spreads_what_is_not_finite: ClassVar[bool] = False
 
     @abc.abstractmethod
     def refuses(self, problem: Problem) -> str | None:

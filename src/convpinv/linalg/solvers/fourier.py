@@ -5,23 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
-from convpinv.linalg import spectrum, structure
+from convpinv.linalg import matrix_inverses, scalar_symbol, spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.polyphase import join_phases, split_phases
 from convpinv.linalg.solvers.base import Problem, Solution, Solver, direct
 from convpinv.linalg.solvers.block_plan import plan_that_pays
 
+# Matrices of up to this many entries are applied entry by entry, without the two copies that products of matrices need.
+MOST_ENTRIES_APART = 16
+
 
 @dataclass(frozen=True)
 class FourierState:
-    """The inverse symbol: (G, frequencies, n, m), or (G, F_h, F_w) where both sides have one channel a group."""
+    """The inverse symbol, F frequencies: (G, F, n, m), or (G, n, m, F) where ``has_entries_apart``.
+
+    Where both sides have one channel a group, (G, F_h, F_w).
+    """
 
     inverse: Tensor
     stride: tuple[int, int]
     coarse: tuple[int, int]
+    has_entries_apart: bool = False
 
 
 @final
@@ -35,6 +41,7 @@ class Fourier(Solver):
     name = "fourier"
     title = "Fourier (per-frequency pseudo-inverse)"
     serves_kernels_side_by_side = True
+    spreads_what_is_not_finite = True  # every pixel is a sum over all frequencies, each a sum over all pixels
 
     def refuses(self, problem: Problem) -> str | None:
         """Anything whose outputs are not a full turn of a periodic picture."""
@@ -60,23 +67,23 @@ class Fourier(Solver):
         """Invert the symbol."""
         operator = problem.operator
         coarse = coarse_size(operator)
-        matrices = spectrum.symbol(operator.weight, operator.geometry, coarse)
-        inverse = spectrum.invert_matrices(
-            spectrum.matrices_of(matrices), problem.regularization, operator.geometry.kernels
-        )
-        if inverse.shape[-2:] == (1, 1):
-            inverse = inverse.reshape(-1, *matrices.shape[-2:])
-        return FourierState(inverse.contiguous(), operator.geometry.stride, coarse)
+        if scalar_symbol.serves(operator.geometry):
+            inverse = scalar_symbol.inverse_symbol(operator.weight, operator.geometry, coarse, problem.regularization)
+            return FourierState(inverse, operator.geometry.stride, coarse)
+        matrices = spectrum.matrices(operator.weight, operator.geometry, coarse)
+        inverse = matrix_inverses.pseudo_inverses(matrices, problem.regularization, operator.geometry.kernels)
+        apart = inverse.shape[-1] * inverse.shape[-2] <= MOST_ENTRIES_APART
+        if apart:
+            inverse = inverse.permute(0, 2, 3, 1)
+        return FourierState(inverse.contiguous(), operator.geometry.stride, coarse, apart)
 
     def apply(self, state: FourierState, batch: Tensor) -> Solution:
         """Transform, multiply by the inverse symbol, transform back, join the phases."""
-        phases = _multiply(state.inverse, batch, state.coarse)
-        return direct(join_phases(phases, state.stride))
+        return direct(join_phases(_multiply(state, batch, is_adjoint=False), state.stride))
 
     def adjoint(self, state: FourierState, batch: Tensor) -> Solution:
         """Split into phases, then the same with each matrix's conjugate transpose."""
-        adjoint = state.inverse.conj() if state.inverse.ndim == 3 else state.inverse.mH
-        return direct(_multiply(adjoint, split_phases(batch, state.stride), state.coarse))
+        return direct(_multiply(state, split_phases(batch, state.stride), is_adjoint=True))
 
 
 def coarse_size(operator: Convolution) -> tuple[int, int]:
@@ -84,13 +91,39 @@ def coarse_size(operator: Convolution) -> tuple[int, int]:
     return operator.geometry.rows.out_size, operator.geometry.columns.out_size
 
 
-def _multiply(factors: Tensor, batch: Tensor, size: tuple[int, int]) -> Tensor:
+def _multiply(state: FourierState, batch: Tensor, is_adjoint: bool) -> Tensor:
     transformed = spectrum.transform(batch)
+    factors = state.inverse
     if factors.ndim == 3:
         # In place: a second spectrum would cost a tenth of the whole application in memory traffic.
-        return spectrum.inverse_transform(transformed.mul_(factors), size, batch.is_complex())
+        product = transformed.mul_(factors.conj() if is_adjoint else factors)
+    elif state.has_entries_apart:
+        product = _by_entries(factors, transformed, is_adjoint)
+    else:
+        product = _by_matrices(factors, transformed, is_adjoint)
+    return spectrum.inverse_transform(product, state.coarse, batch.is_complex())
+
+
+def _by_entries(factors: Tensor, transformed: Tensor, is_adjoint: bool) -> Tensor:
+    """Few channels: a pass over the spectrum for each entry of the matrices, in the layout of the FFT."""
+    groups, outputs, inputs = factors.shape[:3]
     pictures, _, height, width = transformed.shape
-    groups, inputs = factors.shape[0], factors.shape[-1]
-    columns = transformed.reshape(pictures, groups, inputs, height * width).permute(1, 3, 2, 0)
-    product = torch.matmul(factors, columns).permute(3, 0, 2, 1).reshape(pictures, -1, height, width)
-    return spectrum.inverse_transform(product, size, batch.is_complex())
+    columns = transformed.reshape(pictures, groups, -1, height, width)
+    factors = factors.unflatten(-1, (height, width))
+    if is_adjoint:
+        factors, outputs, inputs = factors.transpose(1, 2).conj(), inputs, outputs
+    product = columns.new_zeros(pictures, groups, outputs, height, width)
+    for output in range(outputs):
+        for entry in range(inputs):
+            product[:, :, output].addcmul_(columns[:, :, entry], factors[:, output, entry])
+    return product.flatten(1, 2)
+
+
+def _by_matrices(factors: Tensor, transformed: Tensor, is_adjoint: bool) -> Tensor:
+    """Many channels: one matrix product a frequency, all pictures at once, and a copy either way."""
+    pictures, _, height, width = transformed.shape
+    groups, frequencies = factors.shape[:2]
+    rows = transformed.reshape(pictures, groups, -1, frequencies).permute(1, 3, 0, 2).contiguous()
+    # For the adjoint the data and the result are conjugated, not the matrices, of which there is more.
+    product = (rows.conj_physical_() @ factors).conj_physical_() if is_adjoint else rows @ factors.mT
+    return product.permute(2, 0, 3, 1).reshape(pictures, -1, height, width)
