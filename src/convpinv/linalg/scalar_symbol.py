@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.polyphase import coarse_kernel
-from convpinv.linalg.spectrum import MODERATE, Regularization, largest_of_kernels, transform, waves
+from convpinv.linalg.spectrum import CHOLESKY_DAMP, MODERATE, Regularization, largest_of_kernels, transform, waves
 
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
@@ -39,7 +39,7 @@ def inverse_symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int], re
     if scale is not None:
         taps, damp, atol = taps / scale, damp / scale, atol / scale
     inverse, squares = _conjugate_symbol(taps, geometry, grid)
-    bound = _squared_threshold(squares, regularization.rtol, atol, geometry.kernels)
+    bound = _squared_threshold(squares, regularization, damp, atol, geometry.kernels)
     for part, magnitudes in zip(_blocks(inverse), _blocks(squares), strict=True):
         part.mul_(_reciprocal(magnitudes, bound, damp * damp))
     return inverse if scale is None else inverse.div_(scale)
@@ -60,12 +60,23 @@ def _scale(taps: Tensor, damp: float, kernels: int) -> Tensor | None:
     return largest.clamp(min=max(damp, torch.finfo(taps.dtype).tiny))
 
 
-def _squared_threshold(squares: Tensor, rtol: float, atol: float | Tensor, kernels: int) -> float | Tensor:
-    """Square of what counts as zero, where ``squares`` are those of all singular values."""
+def _squared_threshold(
+    squares: Tensor, regularization: Regularization, damp: float | Tensor, atol: float | Tensor, kernels: int
+) -> float | Tensor:
+    """Square of what counts as zero, where ``squares`` are those of all singular values.
+
+    None does by default where the damping is strong, as in :func:`spectrum.invert_matrices`: cutting had left a
+    Gaussian of 2 pixels, damped by 0.1, 1e-4 off at random pixels in single precision, where rounding leaves 1e-6.
+    """
     largest = largest_of_kernels(squares, kernels)
-    if kernels == 1 and isinstance(atol, float) and _may_look(squares):
-        return max(rtol * math.sqrt(largest.item()), atol) ** 2
-    return torch.clamp(rtol * largest.sqrt(), min=atol).square()
+    is_default = regularization.is_default_cut and regularization.damp > 0.0
+    if kernels == 1 and isinstance(atol, float) and isinstance(damp, float) and _may_look(squares):
+        highest = largest.item()
+        if is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
+            return 0.0
+        return max(regularization.rtol * math.sqrt(highest), atol) ** 2
+    bound = torch.clamp(regularization.rtol * largest.sqrt(), min=atol).square()
+    return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= damp**2, 0.0) if is_default else bound
 
 
 def _reciprocal(squares: Tensor, bound: float | Tensor, squared_damp: float | Tensor) -> Tensor:
