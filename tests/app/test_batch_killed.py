@@ -49,7 +49,7 @@ def wait_for(process: subprocess.Popen[str], folder: Path, count: int) -> None:
 def expected(convpinv: Callable, tmp_path: Path) -> dict[str, bytes]:
     """Pictures in the folder ``in``, and what each gives by itself."""
     made = {}
-    for name in fill(tmp_path / "in", COUNT, (90, 100)):
+    for name in fill(tmp_path / "in", COUNT, (200, 210)):
         assert convpinv(f"deblur in/{name} alone.png {OPTIONS} --overwrite").code == 0
         made[name] = (tmp_path / "alone.png").read_bytes()
     return made

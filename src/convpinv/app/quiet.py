@@ -35,10 +35,10 @@ def quiet() -> Iterator[None]:
 def _silence() -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     for name in ("tifffile", "imagecodecs", "PIL", "astropy"):
-        # Only loggers that are there: astropy asks for one of its own class, and fails on one that we had made first.
-        logger = logging.Logger.manager.loggerDict.get(name)
-        if not isinstance(logger, logging.Logger):
+        # astropy makes a logger of its own class when it is imported, and fails on one that we had made before.
+        if name == "astropy" and name not in logging.Logger.manager.loggerDict:
             continue
+        logger = logging.getLogger(name)
         stack.callback(setattr, logger, "disabled", logger.disabled)
         logger.disabled = True
     stack.enter_context(warnings.catch_warnings())

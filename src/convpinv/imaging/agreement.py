@@ -19,7 +19,7 @@ from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.noise import noise_of_planes
-from convpinv.imaging.reach import LARGEST_HALO, LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAM, Reach, reach
+from convpinv.imaging.reach import LARGEST_HALO, LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAMS, Reach, reach
 from convpinv.imaging.report import Job
 from convpinv.imaging.restore import cautious_share
 from convpinv.linalg import fast_size
@@ -94,7 +94,8 @@ class Agreement:
         ]
         most = max(found, key=lambda one: (one.halo, one.seam))
         if most.is_bound and not self.is_linear:  # clipped light is restored by an iteration
-            return dataclasses.replace(most, is_bound=False, seam=max(most.seam, MEASURED_SEAM * self.deviation))
+            seam = max(MEASURED_SEAMS.values())
+            return dataclasses.replace(most, is_bound=False, seam=max(most.seam, seam * self.deviation))
         return most
 
 

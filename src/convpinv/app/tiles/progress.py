@@ -63,6 +63,10 @@ class Progress:
         temporary.write_text(json.dumps(facts), encoding="utf-8")
         os.replace(temporary, self.folder / _DONE / str(tile))
 
+    def is_done(self, tile: int) -> bool:
+        """Tell whether a tile is finished, by whichever process."""
+        return (self.folder / _DONE / str(tile)).exists()
+
     def done(self) -> set[int]:
         """Return the finished tiles."""
         return {int(entry.name) for entry in os.scandir(self.folder / _DONE) if entry.name.isdigit()}

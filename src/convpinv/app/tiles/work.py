@@ -45,6 +45,9 @@ class Work:
         """Restore one tile; when this returns, it is written and recorded."""
         import numpy as np
 
+        # Of a worker that died after it had recorded a tile the scheduler has not heard, and asks for it again.
+        if self._progress.is_done(tile.index):
+            return
         stored = self._window(tile)
         colours, alpha = raster.split_alpha(stored, self._source.path)
         window = raster.unit_range(colours)
