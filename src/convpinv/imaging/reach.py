@@ -21,7 +21,7 @@ LOCAL_PRIORS = (*LINEAR_PRIORS, "tv", "hyperlaplacian", "nonlocal")
 LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
-# What tiles differed from the whole by, in the root mean square over the picture and against its deviation, at strengths
+# What tiles differed from the whole by, in the root mean square over the picture against its deviation, at strengths
 # from a third of the automatic to three times it: by the tolerance of the loops. Up to 0.026 on 20 pictures by total
 # variation, 0.042 on 9 by the hyper-Laplacian, which has many minima, 0.031 on 3 by "nonlocal"; and a half more.
 MEASURED_SEAMS = {"tv": 0.04, "hyperlaplacian": 0.06, "nonlocal": 0.06}
