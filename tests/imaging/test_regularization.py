@@ -262,6 +262,21 @@ def test_trials_are_made_of_small_changes_only_and_photographs_stand_them():
     assert len(set(together.trial_gain)) == 1
 
 
+def test_trials_of_a_batch_are_those_of_its_pictures_and_long_psfs_have_none():
+    pictures = np.stack([blur(SMOOTH[name], psf.gaussian(1.8), noise=0.005, seed=3) for name in SMOOTH])[:, None]
+    together = deblur(torch.from_numpy(pictures), psf.gaussian(1.8), full_output=True)
+    for index, picture in enumerate(pictures):
+        alone = deblur(torch.from_numpy(picture), psf.gaussian(1.8), full_output=True)
+        assert alone.report.trial_gain == pytest.approx(together.report.trial_gain[index], abs=1e-3)
+    # Of a long strip windows would be tried, of which a second blur leaves nothing.
+    strip = np.tile(SMOOTH["waves"][:40, :100], (1, 20))
+    line = np.zeros((41, 3))
+    line[19:22, 1] = 0.25, 0.5, 0.25
+    assert deblur(strip, line, boundary="circular", full_output=True).report.trial_gain is None
+    flat = deblur(np.full((40, 40), 3.0), psf.gaussian(1.0), full_output=True).report
+    assert not any("would not help" in warning for warning in flat.warnings)
+
+
 @pytest.mark.parametrize("noise", [0.005, 0.01, 0.03])
 def test_the_check_keeps_quiet_where_restoration_helps_and_predicts_how_much(noise):
     scene = photograph(150)

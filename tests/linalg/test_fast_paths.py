@@ -169,3 +169,41 @@ def test_data_that_are_no_numbers_are_told_by_the_result(channels: int, stride: 
     # Finite data whose result is not: nobody's argument is wrong.
     tiny = circular(torch.full((1, 1, 1, 1), 1e-30), (4, 4)).pinv()
     assert torch.isinf(tiny(torch.full((1, 4, 4), 1e20))).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e5])
+def test_the_threshold_of_many_channels_goes_with_the_scale(scale: float) -> None:
+    """A kernel without some frequencies: what counts as zero hangs on the largest value, which must not underflow."""
+    mixing = normal(4, 4, 1, 1, dtype=torch.float32) + 3 * torch.eye(4)[..., None, None]
+    weight = mixing * torch.tensor([[0.25, 0.5, 0.25]])
+    y = normal(1, 4, 12, 16, dtype=torch.float32, seed=1)
+    expected = circular(weight, (12, 16)).pinv()(y)
+    found = circular(weight * scale, (12, 16)).pinv()(y) * scale
+    assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_what_is_not_a_number_travels() -> None:
+    matrices = torch.full((1, 5, 3, 2), torch.nan, dtype=torch.complex64)
+    regularization = circular(normal(3, 2, 2, 2, dtype=torch.float32), (4, 4)).plan(damp=0.1).problem.regularization
+    inverse = matrix_inverses.pseudo_inverses(matrices, regularization)
+    assert inverse.shape == (1, 5, 2, 3)
+    assert bool(inverse.isnan().all())
+
+
+def test_a_huge_threshold_cuts_everything() -> None:
+    weight = normal(1, 1, 3, 3, dtype=torch.float32)
+    y = normal(1, 1, 8, 8, dtype=torch.float32)
+    assert float(circular(weight, (8, 8)).pinv(atol=1e30)(y).abs().max()) == 0
+
+
+def test_coarse_products_of_matrices_are_not_used_for_the_symbol() -> None:
+    weight = normal(1, 1, 5, 5, dtype=torch.float32)
+    y = normal(1, 1, 160, 160, dtype=torch.float32)
+    expected = circular(weight, (160, 160)).pinv(damp=0.1)(y)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert not spectrum.products_are_exact(weight)
+        found = circular(weight, (160, 160)).pinv(damp=0.1)(y)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert float((found - expected).norm() / expected.norm()) < 1e-5

@@ -226,7 +226,8 @@ def _little_help(share: Tensor, trials: tuple[float | None, ...]) -> list[str]:
         return []
     given = "the picture is given back" if least == 0 else f"only {100 * least:.0f} % of the change is applied"
     lost = trials[int(share.argmin())]
-    source = "by the picture's spectrum" + ("" if lost is None else f" and by trials on it ({lost:+.2g} dB)")
+    by_trials = "" if lost is None or lost > 0 else f" and by trials on it ({lost:+.2g} dB)"
+    source = "by the picture's spectrum" + by_trials
     return [f"deblurring would not help here, going {source}: {given}; give a strength to have all of it"]
 
 

@@ -187,7 +187,7 @@ class PartRestorer:
         strength = (agreement.strength[channel] * task.gain / units).clamp(*choosing.STRENGTHS)
         first = None
         if agreement.prior in regularization.DENOISERS:
-            first = torch.tensor([agreement.first[channel] / agreement.deviation], dtype=torch.float64)
+            first = strength.new_tensor([agreement.first[channel] / agreement.deviation])
         restored = solve_apart(task, strength, first).planes
         return unit.in_units(restored)[0]
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convpinv.arguments import ConvergenceError
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.no_harm import Verdict
@@ -63,23 +64,27 @@ def tried(
     change = (solved - task.unit.pictures).square_().mean((1, 2, 3), dtype=torch.float64)
     iterates = task.job.prior not in ("tikhonov", "gradient")
     if iterates:
-        weight[change < TOLERANCE] = 0
+        weight[(change < TOLERANCE) & ~task.unit.flat] = 0
     identity = task.job.prior == "tikhonov"
     small = SMALL_CHANGE_OF_IDENTITY if identity else SMALL_CHANGE
     denoised = (noise > ALL_NOISE * error) & (error > LOUD)
     asks = (weight > 0).any(1) & (change < small) & ~denoised & ~task.unit.flat
     some = torch.nonzero(asks)[:, 0]
-    if not len(some) or not _leaves_enough(task.models[0]):
+    windows = _windows(task.models[0])
+    # A caller's denoiser is asked for what it was given for, and no more.
+    if not len(some) or not windows or task.job.denoiser is not None:
         return dataclasses.replace(verdict, weight=weight.flatten())
     part = task.part(some, False, False)
     deviation = sigma[some].to(solved) / part.unit.scale[:, None].to(solved)
     weights = strength[some], None if first is None else first[some]
-    windows = _windows(part.models[0])
     gains = []
-    for seed, scene in enumerate((part.unit.pictures, solved[some])):
-        errors = [_errors(part, scene[window], deviation, seed, *weights) for window in windows]
-        missed, left = (torch.stack(each).sum(0).clamp(min=1e-300) for each in zip(*errors, strict=True))
-        gains.append(10 * (missed / left).log10())
+    try:
+        for seed, scene in enumerate((part.unit.pictures, solved[some])):
+            errors = [_errors(part, scene[window], deviation, seed, *weights) for window in windows]
+            missed, left = (torch.stack(each).sum(0).clamp(min=1e-300) for each in zip(*errors, strict=True))
+            gains.append(10 * (missed / left).log10())
+    except ConvergenceError:  # another size, or another border: no reason to lose what was solved
+        return dataclasses.replace(verdict, weight=weight.flatten())
     gain = torch.stack(gains).mean(0)
     nothing, everything = CONVINCING_OF_IDENTITY if identity else CONVINCING
     weight[some] *= ((gain - nothing) / (everything - nothing)).clamp(0, 1)[:, None]
@@ -88,16 +93,18 @@ def tried(
     return dataclasses.replace(verdict, weight=weight.flatten(), trials=trials.flatten())
 
 
-def _leaves_enough(model: BlurModel) -> bool:
-    if model.boundary != UNKNOWN:
-        return True
-    return min(n - 2 * (k - 1) for n, k in zip(model.picture, model.psf.shape, strict=True)) >= SMALLEST
-
-
 def _windows(model: BlurModel) -> list[tuple[Any, ...]]:
-    """Return the parts of a picture that are tried: all of it, or four windows around its quarter points."""
+    """Return the parts of a picture that are tried: all of it, or four windows around its quarter points.
+
+    None where the second blur would leave too little.
+    """
     sides = [min(WINDOW + 2 * (k - 1), n) for n, k in zip(model.picture, model.psf.shape, strict=True)]
-    if 4 * math.prod(sides) >= math.prod(model.picture):
+    is_whole = 4 * math.prod(sides) >= math.prod(model.picture)
+    tried_sides = model.picture if is_whole else sides
+    left = min(side - 2 * (k - 1) for side, k in zip(tried_sides, model.psf.shape, strict=True))
+    if left < SMALLEST and not (is_whole and model.boundary != UNKNOWN):
+        return []
+    if is_whole:
         return [(...,)]
     starts = [
         sorted({min(max(n * quarter // 4 - side // 2, 0), n - side) for quarter in (1, 3)})
@@ -118,7 +125,8 @@ def _errors(
     cameras = [BlurModel.build(model.psf, whole, boundary).camera_again() for model in task.models]
     top, left = cameras[0][1]
     seen = torch.cat([cameras[channel % len(cameras)][0](scene[:, [channel]]) for channel in range(scene.shape[1])], 1)
-    draw = torch.randn(seen.shape, generator=generator, dtype=torch.float64).to(seen)
+    # The same for each picture, so that a batch gives what its pictures give alone.
+    draw = torch.randn(seen.shape[1:], generator=generator, dtype=torch.float64).to(seen)
     seen = seen + deviation[..., None, None] * draw
     size = (seen.shape[-2], seen.shape[-1])
     models = [BlurModel.build(model.psf, size, boundary) for model in task.models]

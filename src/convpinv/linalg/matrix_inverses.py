@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,6 +37,8 @@ def pseudo_inverses(matrices: Tensor, regularization: Regularization, kernels: i
         return spectrum.invert_matrices(matrices, regularization, kernels)
     extremes = torch.aminmax(torch.view_as_real(matrices) if matrices.is_complex() else matrices)
     largest = max(-float(extremes.min), float(extremes.max), regularization.damp)
+    if not math.isfinite(largest):
+        return torch.full_like(matrices.mH, torch.nan)
     if not 1.0 / MODERATE <= largest <= MODERATE:
         # The squares in a Gram matrix of 1e-25 or 1e30 would leave float32's range.
         scale = spectrum.binary_scale(largest)
@@ -125,7 +128,8 @@ class _Stack:
         """Largest singular value of all matrices but those that are known: of the few that may hold it."""
         others = torch.ones(len(self.matrices), dtype=torch.bool, device=self.matrices.device)
         others[known] = False
-        matrices = self.matrices[others]
+        # At unit scale: the eighth power of 1e-4 would vanish in float32, and that of 1e5 overflow.
+        matrices = self.matrices[others] / self.bound
         best = self.matrices.real.new_zeros(())
         if not len(matrices):
             return best
@@ -138,7 +142,7 @@ class _Stack:
         while start < len(order) and bool(bounds[start] * MARGIN > best):
             best = torch.maximum(best, torch.linalg.svdvals(matrices[order[start : start + step]]).max())
             start += step
-        return best
+        return best * self.bound
 
     def _is_above(self, size: Tensor) -> Tensor:
         """Whether every singular value is surely above the threshold, given the norm of the Gram matrix's inverse."""

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.polyphase import coarse_kernel
-from convpinv.linalg.spectrum import CHOLESKY_DAMP, MODERATE, Regularization, largest_of_kernels, transform, waves
+from convpinv.linalg.spectrum import (
+    CHOLESKY_DAMP,
+    MODERATE,
+    Regularization,
+    largest_of_kernels,
+    products_are_exact,
+    transform,
+    waves,
+)
 
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
@@ -74,7 +82,8 @@ def _squared_threshold(
         highest = largest.item()
         if is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
             return 0.0
-        return max(regularization.rtol * math.sqrt(highest), atol) ** 2
+        value = max(regularization.rtol * math.sqrt(highest), atol)
+        return min(value * value, torch.finfo(squares.dtype).max)
     bound = torch.clamp(regularization.rtol * largest.sqrt(), min=atol).square()
     return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= damp**2, 0.0) if is_default else bound
 
@@ -91,7 +100,8 @@ def _reciprocal(squares: Tensor, bound: float | Tensor, squared_damp: float | Te
 def _conjugate_symbol(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """``conj(K)`` and ``|K|²`` of taps (G, kH, kW) that are conjugate already."""
     frequencies = grid[0] * (grid[1] // 2 + 1)
-    if not taps.is_complex() and frequencies >= FEWEST_FREQUENCIES and taps.shape[1] <= LONGEST_COLUMN:
+    few = frequencies >= FEWEST_FREQUENCIES and taps.shape[1] <= LONGEST_COLUMN
+    if few and not taps.is_complex() and products_are_exact(taps):
         return _from_taps(taps, geometry, grid)
     conjugate = transform(_placed(taps, geometry, grid))
     # The product and its real part take a sixth of the time of abs().square().

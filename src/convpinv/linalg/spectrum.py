@@ -147,6 +147,8 @@ def waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tens
     dtype = like.real.dtype
     # A graph, or a mode that traces without numbers, would leave its own kind of tensor behind.
     is_plain = type(like) is Tensor and not torch.compiler.is_compiling()
+    # On an accelerator the first of its kind may be recorded into a graph, not computed.
+    is_plain = is_plain and like.device.type == "cpu"
     if is_plain and count * axis.taps <= LARGEST_REMEMBERED:
         return _remembered_waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
     return _waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
@@ -168,10 +170,15 @@ def _remembered_waves(*args: Any) -> tuple[Tensor, Tensor]:
         return _waves(*args)
 
 
+def products_are_exact(tensor: Tensor) -> bool:
+    """Whether products of matrices keep single precision: TF32 and its like leave 1e-3, which an inverse magnifies."""
+    return tensor.dtype.to_complex() == torch.complex128 or torch.get_float32_matmul_precision() == "highest"
+
+
 def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     """Symbol with one matrix a frequency: (G, F_h·F_w, Cout/G, Cin/G·s_h·s_w)."""
     taps = weight.shape[2] * weight.shape[3]
-    if geometry.stride != (1, 1) or taps > MOST_TAPS:
+    if geometry.stride != (1, 1) or taps > MOST_TAPS or not products_are_exact(weight):
         return matrices_of(symbol(weight, geometry, grid))
     groups, inputs = geometry.groups, weight.shape[1]
     counts = grid[0], grid[1] if weight.is_complex() else grid[1] // 2 + 1
