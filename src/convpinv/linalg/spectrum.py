@@ -172,7 +172,10 @@ def _remembered_waves(*args: Any) -> tuple[Tensor, Tensor]:
 
 def products_are_exact(tensor: Tensor) -> bool:
     """Whether products of matrices keep single precision: TF32 and its like leave 1e-3, which an inverse magnifies."""
-    return tensor.dtype.to_complex() == torch.complex128 or torch.get_float32_matmul_precision() == "highest"
+    if tensor.dtype in (torch.float64, torch.complex128):
+        return True
+    # A graph of torch.compile cannot ask.
+    return not torch.compiler.is_compiling() and torch.get_float32_matmul_precision() == "highest"
 
 
 def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
