@@ -55,7 +55,7 @@ FLOORS = (
     ("spectral",),
     ("invertible",),
     ("operator",),
-    ("kernel_batch", "current"),
+    ("kernel_batch", "current", "one_shot"),
 )
 HEAVY = (
     "dask",

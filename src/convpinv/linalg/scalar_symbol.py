@@ -6,17 +6,22 @@ Each frequency holds one number K, so that the inverse is ``conj(K) / (|K|² + d
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from convpinv.linalg.geometry import Geometry
+from convpinv.linalg.geometry import Axis, Geometry
 from convpinv.linalg.polyphase import coarse_kernel
 from convpinv.linalg.spectrum import (
     CHOLESKY_DAMP,
     MODERATE,
+    MOST_REMEMBERED,
     Regularization,
     largest_of_kernels,
+    may_remember,
+    out_of_modes,
     products_are_exact,
     transform,
     waves,
@@ -24,7 +29,7 @@ from convpinv.linalg.spectrum import (
 
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
-FEWEST_FREQUENCIES, LONGEST_COLUMN = 2**13, 32
+FEWEST_FREQUENCIES, LONGEST_COLUMN = 2**9, 32
 # Frequencies that are looked at together on the CPU: 1 MB, so that the passes over them meet in the cache.
 BLOCK = 2**17
 
@@ -42,14 +47,12 @@ def inverse_symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int], re
     taps = weight[:, 0]
     if taps.is_complex():
         taps = taps.conj().resolve_conj()
-    damp, atol = regularization.damp, regularization.atol
-    scale = _scale(taps, damp, geometry.kernels)
+    cut = _Cut(regularization, regularization.damp, regularization.atol, geometry.kernels)
+    scale = _scale(taps, regularization.damp, geometry.kernels)
     if scale is not None:
-        taps, damp, atol = taps / scale, damp / scale, atol / scale
-    inverse, squares = _conjugate_symbol(taps, geometry, grid)
-    bound = _squared_threshold(squares, regularization, damp, atol, geometry.kernels)
-    for part, magnitudes in zip(_blocks(inverse), _blocks(squares), strict=True):
-        part.mul_(_reciprocal(magnitudes, bound, damp * damp))
+        taps, cut = taps / scale, _Cut(regularization, cut.damp / scale, cut.atol / scale, geometry.kernels)
+    make = _from_taps if _are_few(taps, grid) else _from_transform
+    inverse = make(taps, geometry, grid, cut)
     return inverse if scale is None else inverse.div_(scale)
 
 
@@ -68,70 +71,142 @@ def _scale(taps: Tensor, damp: float, kernels: int) -> Tensor | None:
     return largest.clamp(min=max(damp, torch.finfo(taps.dtype).tiny))
 
 
-def _squared_threshold(
-    squares: Tensor, regularization: Regularization, damp: float | Tensor, atol: float | Tensor, kernels: int
-) -> float | Tensor:
-    """Square of what counts as zero, where ``squares`` are those of all singular values.
+@dataclass(frozen=True)
+class _Cut:
+    """What turns |K|² into ``1 / (|K|² + damp²)``, or into 0 at and below the threshold; tensors where scaled."""
 
-    None does by default where the damping is strong, as in :func:`spectrum.invert_matrices`: cutting had left a
-    Gaussian of 2 pixels, damped by 0.1, 1e-4 off at random pixels in single precision, where rounding leaves 1e-6.
-    """
-    largest = largest_of_kernels(squares, kernels)
-    is_default = regularization.is_default_cut and regularization.damp > 0.0
-    if kernels == 1 and isinstance(atol, float) and isinstance(damp, float) and _may_look(squares):
-        highest = largest.item()
-        if is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
-            return 0.0
-        value = max(regularization.rtol * math.sqrt(highest), atol)
-        return min(value * value, torch.finfo(squares.dtype).max)
-    bound = torch.clamp(regularization.rtol * largest.sqrt(), min=atol).square()
-    return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= damp**2, 0.0) if is_default else bound
+    regularization: Regularization
+    damp: float | Tensor
+    atol: float | Tensor
+    kernels: int
 
+    def bound(self, largest: Tensor) -> float | Tensor:
+        """Square of what counts as zero, for the largest |K|² of each kernel.
 
-def _reciprocal(squares: Tensor, bound: float | Tensor, squared_damp: float | Tensor) -> Tensor:
-    """``1 / (|K|² + damp²)`` above the bound, 0 at and below it."""
-    if isinstance(bound, float):
+        None does by default where the damping is strong, as in :func:`spectrum.invert_matrices`: cutting had left a
+        Gaussian of 2 pixels, damped by 0.1, 1e-4 off at random pixels in single precision, where rounding leaves 1e-6.
+        """
+        rtol, damp, atol = self.regularization.rtol, self.damp, self.atol
+        is_default = self.regularization.is_default_cut and self.regularization.damp > 0.0
+        if self.kernels == 1 and isinstance(atol, float) and isinstance(damp, float) and _may_look(largest):
+            highest = largest.item()
+            if is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
+                return 0.0
+            value = max(rtol * math.sqrt(highest), atol)
+            return min(value * value, torch.finfo(largest.dtype).max)
+        bound = torch.clamp(rtol * largest.sqrt(), min=atol).square()
+        return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= damp**2, 0.0) if is_default else bound
+
+    def reciprocal_(self, squares: Tensor, bound: float | Tensor) -> Tensor:
+        """Replace |K|² by what ``conj(K)`` is to be multiplied by."""
+        if not isinstance(bound, float):
+            is_cut = squares <= bound
+            return squares.add_(self.damp * self.damp).reciprocal_().masked_fill_(is_cut, 0.0)
         # One pass; torch.where takes twenty times as long.
-        kept = torch.nn.functional.threshold(squares, bound, math.inf)
-        return kept.add_(squared_damp).reciprocal_()
-    return (squares + squared_damp).reciprocal_().masked_fill_(squares <= bound, 0.0)
+        kept = torch.threshold_(squares, bound, math.inf)
+        if isinstance(self.damp, float) and self.damp == 0.0:
+            return kept.reciprocal_()
+        return kept.add_(self.damp * self.damp).reciprocal_()
 
 
-def _conjugate_symbol(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """``conj(K)`` and ``|K|²`` of taps (G, kH, kW) that are conjugate already."""
+def _are_few(taps: Tensor, grid: tuple[int, int]) -> bool:
     frequencies = grid[0] * (grid[1] // 2 + 1)
     few = frequencies >= FEWEST_FREQUENCIES and taps.shape[1] <= LONGEST_COLUMN
-    if few and not taps.is_complex() and products_are_exact(taps):
-        return _from_taps(taps, geometry, grid)
-    conjugate = transform(_placed(taps, geometry, grid))
+    return few and not taps.is_complex() and products_are_exact(taps)
+
+
+def _from_transform(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cut) -> Tensor:
+    """Pseudo-inverse from the FFT of taps (G, kH, kW) that are conjugate already and laid on the grid."""
+    inverse = transform(_placed(taps, geometry, grid))
+    rows = _rows_of_block(taps, grid[0], inverse.shape[2])
+    parts = (inverse,) if rows == grid[0] else inverse.split(rows, dim=1)
     # The product and its real part take a sixth of the time of abs().square().
-    parts = [(part * part.conj()).real for part in _blocks(conjugate)]
-    return conjugate, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    squares = [(part * part.conj()).real for part in parts]
+    bound = cut.bound(_largest_of_parts(squares, cut.kernels))
+    for part, magnitudes in zip(parts, squares, strict=True):
+        part.mul_(cut.reciprocal_(magnitudes, bound))
+    return inverse
 
 
-def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Transform along columns, then along rows, each a product with the cosines and sines of the taps' places."""
+def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cut) -> Tensor:
+    """Pseudo-inverse by transforming along columns, then along rows, each a product with the waves at the taps."""
+    along_rows, along_columns = _tables(taps, geometry, grid)
+    # Real parts of all rows of taps, then the imaginary ones: (G, 2·kH, F_w).
+    half = (taps.unsqueeze(1) @ along_columns).flatten(1, 2)
+    height, width = grid[0], half.shape[2]
+    rows = _rows_of_block(taps, height, width)
+    if rows == height:
+        both = (along_rows.flatten(0, 1) @ half).unflatten(1, (2, height))
+        real, imaginary = both.unbind(1)
+        squares = real.square().addcmul_(imaginary, imaginary)
+        bound = cut.bound(largest_of_kernels(squares, cut.kernels))
+        both.mul_(cut.reciprocal_(squares, bound).unsqueeze(1))
+        return torch.complex(real, imaginary)
+    places = [slice(start, start + rows) for start in range(0, height, rows)]
+    inverse = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
+    largest = _largest_of_one_sign(taps)
+    bound = None if largest is None else cut.bound(largest)
+    squares = []
+    for place in places:
+        real, imaginary = along_rows[0, place] @ half, along_rows[1, place] @ half
+        magnitudes = real.square().addcmul_(imaginary, imaginary)
+        if bound is None:
+            squares.append(magnitudes)
+        else:
+            factors = cut.reciprocal_(magnitudes, bound)
+            real, imaginary = real.mul_(factors), imaginary.mul_(factors)
+        torch.complex(real, imaginary, out=inverse[:, place])
+    if bound is None:
+        bound = cut.bound(_largest_of_parts(squares, cut.kernels))
+        for place, magnitudes in zip(places, squares, strict=True):
+            inverse[:, place].mul_(cut.reciprocal_(magnitudes, bound))
+    return inverse
+
+
+def _largest_of_one_sign(taps: Tensor) -> Tensor | None:
+    """Largest |K|² where it is known beforehand: that of the mean, for one kernel without taps of both signs.
+
+    It saves a second pass over all frequencies, which at 1024² is a third of the preparation.
+    """
+    if len(taps) > 1 or not _may_look(taps):
+        return None
+    total = taps.sum()
+    is_of_one_sign = abs(total.item()) >= taps.abs().sum().item()
+    return total.square() if is_of_one_sign else None
+
+
+def _largest_of_parts(squares: list[Tensor], kernels: int) -> Tensor:
+    largest = [largest_of_kernels(part, kernels) for part in squares]
+    return largest[0] if len(largest) == 1 else torch.stack(largest).amax(0)
+
+
+def _tables(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Waves at the places of the taps: (2, F_h, 2·kH) along the rows' axis and (2, kW, F_w) along the columns'.
+
+    ``taps @ columns`` are real and imaginary part of the rows of taps, one above the other as [re; im]; of that
+    [cos, sin] makes the real part of ``conj(K)`` and [−sin, cos] the imaginary one.
+    """
     height, width = grid[0], grid[1] // 2 + 1
-    cosines, sines = waves(geometry.columns, grid[1], width, taps)
-    columns = torch.cat([cosines, -sines]).T
-    # (G, kH, 2·F_w), cosines first, to (G, 2·kH, F_w): real parts of all rows of taps above the imaginary ones.
-    half = (taps @ columns).unflatten(-1, (2, width)).transpose(1, 2).flatten(1, 2)
-    cosines, sines = waves(geometry.rows, height, height, taps)
-    # [cos, sin] · [re; im] is the real part, [−sin, cos] · [re; im] the imaginary one.
-    left, right = torch.cat([cosines, sines], 1), torch.cat([-sines, cosines], 1)
-    rows = max(1, BLOCK // (len(taps) * width))
-    if rows >= height or not _may_look(taps):
-        real, imaginary = left @ half, right @ half
-        return torch.complex(real, imaginary), real.square().addcmul_(imaginary, imaginary)
-    conjugate = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
-    squares = taps.new_empty(conjugate.shape)
-    for start in range(0, height, rows):
-        place = slice(start, start + rows)
-        real, imaginary = left[place] @ half, right[place] @ half
-        torch.complex(real, imaginary, out=conjugate[:, place])
-        torch.mul(real, real, out=squares[:, place])
-        squares[:, place].addcmul_(imaginary, imaginary)
-    return conjugate, squares
+    entries = max(4 * height * geometry.rows.taps, 2 * width * geometry.columns.taps)
+    make = _remembered_tables if may_remember(taps, entries) else _make_tables
+    return make(geometry.axes, grid, taps.dtype, taps.device)
+
+
+def _make_tables(
+    axes: tuple[Axis, Axis], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    cosines, sines = waves(axes[1], grid[1], grid[1] // 2 + 1, dtype, device)
+    along_columns = torch.stack([cosines.T, -sines.T])
+    cosines, sines = waves(axes[0], grid[0], grid[0], dtype, device)
+    return torch.stack([torch.cat([cosines, sines], 1), torch.cat([-sines, cosines], 1)]), along_columns
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _remembered_tables(
+    axes: tuple[Axis, Axis], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with out_of_modes():
+        return _make_tables(axes, grid, dtype, device)
 
 
 def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
@@ -150,13 +225,6 @@ def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     return padded.roll((-rows.before, -columns.before), (1, 2))
 
 
-def _blocks(spectrum: Tensor) -> tuple[Tensor, ...]:
-    rows = _rows_of_block(spectrum)
-    return (spectrum,) if rows == spectrum.shape[1] else spectrum.split(rows, dim=1)
-
-
-def _rows_of_block(spectrum: Tensor) -> int:
+def _rows_of_block(taps: Tensor, height: int, width: int) -> int:
     """Rows of frequencies that are looked at together: all of them on an accelerator, which has no cache to keep to."""
-    if not _may_look(spectrum):
-        return spectrum.shape[1]
-    return min(spectrum.shape[1], max(1, BLOCK // (spectrum.shape[0] * spectrum.shape[2])))
+    return min(height, max(1, BLOCK // (len(taps) * width))) if _may_look(taps) else height

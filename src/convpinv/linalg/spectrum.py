@@ -6,6 +6,8 @@ Each number that decides what counts as zero is defined here and nowhere else.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import frexp, isfinite
@@ -26,8 +28,9 @@ MODERATE = 2.0**30
 # Up to this many taps the matrices of all frequencies come from one product with the taps: no FFT, and no copy into the
 # layout that one matrix a frequency needs.
 MOST_TAPS = 32
-# Entries of a table of waves that is remembered; 32 such tables are at most 8 MB.
-LARGEST_REMEMBERED = 2**14
+# Entries of a table of waves that is remembered; 16 such tables are at most 8 MB in single precision.
+LARGEST_REMEMBERED = 2**17
+MOST_REMEMBERED = 16
 
 
 def default_rtol(dtype: torch.dtype, input_size: tuple[int, int]) -> float:
@@ -139,35 +142,41 @@ def symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
     return transform(coarse_kernel(weight, geometry, grid))
 
 
-def waves(axis: Axis, grid: int, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each.
-
-    Small tables of plain tensors are remembered: for a picture of 256² making them is a sixth of a round trip.
-    """
-    dtype = like.real.dtype
-    # A graph, or a mode that traces without numbers, would leave its own kind of tensor behind.
-    is_plain = type(like) is Tensor and not torch.compiler.is_compiling()
-    # On an accelerator the first of its kind may be recorded into a graph, not computed.
-    is_plain = is_plain and like.device.type == "cpu"
-    if is_plain and count * axis.taps <= LARGEST_REMEMBERED:
-        return _remembered_waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
-    return _waves(axis.taps, axis.dilation, axis.before, grid, count, dtype, like.device)
-
-
-def _waves(
-    taps: int, dilation: int, before: int, grid: int, count: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    places = torch.arange(taps, device=device) * dilation - before
+def waves(axis: Axis, grid: int, count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of ``w·q`` for the first frequencies of a grid and each tap, offset q: (count, taps) each."""
+    places = torch.arange(axis.taps, device=device) * axis.dilation - axis.before
     turns = torch.outer(torch.arange(count, device=device), places) % grid
     angles = turns.to(torch.float64) * (2.0 * math.pi / grid)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-@lru_cache(maxsize=32)
-def _remembered_waves(*args: Any) -> tuple[Tensor, Tensor]:
-    # What inference mode makes could not be met outside it, nor what a transform of torch.func wraps.
+def may_remember(like: Tensor, entries: int) -> bool:
+    """Whether a table for calls with such a tensor may be kept: it is small, and holds numbers for whoever meets it.
+
+    For a picture of 256² making the waves of a kernel is a sixth of a round trip.
+    """
+    # A graph, or a mode that traces without numbers, would leave its own kind of tensor behind.
+    is_plain = type(like) is Tensor and not torch.compiler.is_compiling()
+    # On an accelerator the first of its kind may be recorded into a graph, not computed.
+    return is_plain and like.device.type == "cpu" and entries <= LARGEST_REMEMBERED
+
+
+@contextmanager
+def out_of_modes() -> Iterator[None]:
+    """Make what is remembered: what inference mode makes could not be met outside it."""
     with torch.inference_mode(False), torch.no_grad():
-        return _waves(*args)
+        yield
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _remembered_phases(*args: Any) -> tuple[Tensor, Tensor]:
+    with out_of_modes():
+        return waves(*args)
+
+
+def _phases(axis: Axis, grid: int, count: int, weight: Tensor) -> tuple[Tensor, Tensor]:
+    make = _remembered_phases if may_remember(weight, count * axis.taps) else waves
+    return make(axis, grid, count, weight.real.dtype, weight.device)
 
 
 def products_are_exact(tensor: Tensor) -> bool:
@@ -186,7 +195,7 @@ def matrices(weight: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tenso
     groups, inputs = geometry.groups, weight.shape[1]
     counts = grid[0], grid[1] if weight.is_complex() else grid[1] // 2 + 1
     rows, columns = (
-        torch.complex(*waves(axis, points, count, weight))
+        torch.complex(*_phases(axis, points, count, weight))
         for axis, points, count in zip(geometry.axes, grid, counts, strict=True)
     )
     phases = (rows[:, None, :, None] * columns[None, :, None, :]).reshape(-1, taps)

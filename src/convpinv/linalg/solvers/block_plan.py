@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
+from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.response import halo_within, sums_outside
 from convpinv.linalg.solvers.base import Problem, UnsuitableError, double_of
 from convpinv.linalg.spectrum import Regularization
@@ -119,20 +120,23 @@ def plan_blocks(problem: Problem, farthest: int = LARGEST_HALO) -> BlockPlan:
     return BlockPlan(halo, left_out, (rows, columns), counts, response)
 
 
+def could_pay(operator: Convolution) -> bool:
+    """Whether a picture is large or awkward enough for blocks to be faster, its kernel apart."""
+    size = operator.geometry.rows.size, operator.geometry.columns.size
+    pixels = size[0] * size[1]
+    # In double precision the cut would show, on other devices nothing was measured.
+    if pixels < LEAST_PIXELS_AWKWARD or operator.device.type != "cpu" or operator.dtype == double_of(operator.dtype):
+        return False
+    return pixels >= LEAST_PIXELS or max(map(_largest_prime, size)) > LARGEST_FAST_PRIME
+
+
 def plan_that_pays(problem: Problem) -> BlockPlan | None:
     """Return the blocks if they are faster than the transform of the whole picture and as exact, else None.
 
     Asks for numbers only where the picture is so large that they cost little beside it.
     """
-    operator = problem.operator
-    size = operator.geometry.rows.size, operator.geometry.columns.size
-    pixels = size[0] * size[1]
-    if pixels < LEAST_PIXELS_AWKWARD or torch.compiler.is_compiling():
-        return None
-    # In double precision the cut would show, on other devices nothing was measured.
-    if operator.device.type != "cpu" or operator.dtype == double_of(operator.dtype):
-        return None
-    if pixels < LEAST_PIXELS and max(map(_largest_prime, size)) <= LARGEST_FAST_PRIME:
+    size = problem.operator.geometry.rows.size, problem.operator.geometry.columns.size
+    if torch.compiler.is_compiling() or not could_pay(problem.operator):
         return None
     if why_no_blocks(problem) is not None:
         return None
