@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -10,7 +12,7 @@ import torch
 import convpinv
 from convpinv import Conv2dOperator, Status
 from convpinv.linalg import structure
-from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.linalg.solvers import conjugate_gradients, krylov
 from convpinv.linalg.solvers.krylov import Krylov
 from convpinv.testing import random_images
 
@@ -51,8 +53,13 @@ def test_valid_line_256(angle: float, damp_squared: float, most: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_frame_along_one_axis_is_solved_exactly(
-    shape: tuple[int, int], channels: tuple[int, int, int], dtype: torch.dtype, stride: int
+    shape: tuple[int, int],
+    channels: tuple[int, int, int],
+    dtype: torch.dtype,
+    stride: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(krylov, "DAMP_FOR_SINGLE", math.inf)  # all of it in double precision
     inputs, outputs, groups = channels
     generator = torch.Generator().manual_seed(4)
     weight = torch.randn(outputs, inputs // groups, *shape, generator=generator, dtype=dtype)
@@ -65,6 +72,41 @@ def test_a_frame_along_one_axis_is_solved_exactly(
     assert len(system.strips) == 1
     y = random_images(operator.out_shape, operator)
     assert (system.precondition(system.multiply(y)) - y).norm() <= 1e-8 * y.norm()
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
+@pytest.mark.parametrize("damp", [0.02, 1.0])
+def test_corrections_in_single_precision_reach_what_double_does(
+    damp: float, dtype: torch.dtype, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    operator = Conv2dOperator(weight / weight.norm(), (40, 36), padding=padding)
+    scales = torch.tensor([1.0, 0.0, 1e-20, 1e12]).reshape(4, 1, 1, 1)
+    y = random_images(operator.out_shape, operator, batch=4) * scales.to(dtype)
+    for scale in (1.0, 1e-15, 1e15):
+        scaled = Conv2dOperator(weight / weight.norm() * scale, (40, 36), padding=padding)
+        pinv = scaled.pinv(damp=damp * scale, solver="krylov", tol=1e-11)
+        outcome = pinv.solve(y)
+        assert outcome.status is Status.CONVERGED
+        assert outcome.residual <= 1e-11
+        with monkeypatch.context() as patch:
+            patch.setattr(krylov, "DAMP_FOR_SINGLE", math.inf)
+            expected = scaled.pinv(damp=damp * scale, solver="krylov", tol=1e-11)(y)
+        alone = torch.cat([pinv(picture[None]) for picture in y])
+        bound = 1e-8 if torch.finfo(dtype).eps < 1e-10 else 1e-6
+        for found in (outcome.value, alone):
+            error = (found - expected).flatten(1).norm(dim=1)
+            assert bool((error <= bound * expected.flatten(1).norm(dim=1)).all())
+
+
+def test_where_single_precision_wins_nothing_double_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = Conv2dOperator(shake()[None, None], (64, 64))
+    y = random_images(operator.out_shape, operator, batch=1)
+    monkeypatch.setattr(conjugate_gradients, "_correction", lambda system, residual, *_: (0 * residual, 1))
+    outcome = operator.pinv(damp=0.03, solver="krylov", tol=1e-9).solve(y)
+    assert outcome.status is Status.CONVERGED
+    assert outcome.residual <= 1e-9
 
 
 def test_agrees_with_lsmr() -> None:
@@ -86,7 +128,8 @@ def test_agrees_with_lsmr() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_preconditioner_pays(stride: int) -> None:
+def test_preconditioner_pays(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(krylov, "DAMP_FOR_SINGLE", math.inf)  # corrections begin anew, and take some more
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 3, 3, 3, generator=generator, dtype=torch.float64)
     operator = Conv2dOperator(weight, 64, stride=stride, padding=1)

@@ -24,9 +24,10 @@ MOSTLY = 0.5
 # Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
 MOST_CLIPPED = 0.005
 # The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
-# for 0. Measured on three colour photographs under three blurs: factors of 1.25 to 1.5 are best at 0.3, 1 and 3 % of
-# noise, and gain 0.4, 0.55 and 0.57 dB on average over channels by themselves.
-COUPLED_POWER = 0.25
+# for 0. Measured on three colour photographs under three blurs: 1.25 to 1.5 times what the spectrum says, of which 1.2
+# are for any picture, is best at 0.3, 1 and 3 % of noise, and gains 0.4, 0.55 and 0.57 dB on average over channels by
+# themselves.
+COUPLED_POWER = 0.17
 
 
 @dataclass(frozen=True)

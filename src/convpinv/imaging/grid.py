@@ -60,28 +60,3 @@ class GridBlur:
         """Name the way of solving, for a report."""
         rows, columns = self.size
         return f"solver   alternating directions, a Fourier division by {rows} x {columns} frequencies a step"
-
-
-def add_differences(target: Tensor, scene: Tensor) -> Tensor:
-    """Add to ``target`` (n, 2·C, grid), in place, the forward differences of scenes (n, C, grid), and return it.
-
-    Down first, then to the right, periodic. By slices: rolled copies were a sixth of the loop's memory.
-    """
-    down, right = target.chunk(2, -3)
-    for axis, part in ((-2, down), (-1, right)):
-        size = scene.shape[axis]
-        part.sub_(scene)
-        part.narrow(axis, 0, size - 1).add_(scene.narrow(axis, 1, size - 1))
-        part.narrow(axis, size - 1, 1).add_(scene.narrow(axis, 0, 1))
-    return target
-
-
-def adjoint_differences(values: Tensor, factor: Tensor) -> Tensor:
-    """Return Dᴴ (f w), (n, C, grid), of values w (n, 2·C, grid) and a factor f (n, 1, grid)."""
-    result = None
-    for axis, part in zip((-2, -1), values.chunk(2, -3), strict=True):
-        size, scaled = values.shape[axis], factor * part
-        result = -scaled if result is None else result.sub_(scaled)
-        result.narrow(axis, 1, size - 1).add_(scaled.narrow(axis, 0, size - 1))
-        result.narrow(axis, 0, 1).add_(scaled.narrow(axis, size - 1, 1))
-    return values.new_zeros(0) if result is None else result

@@ -32,7 +32,7 @@ NOTHING_VARIES = "the picture does not vary by more than the rounding of its val
 def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
     """Restore pictures that share their PSFs: planes (n · C, H, W) in the pictures' units, and what is said of them."""
     pictures = material.pictures
-    if job.automatic and material.is_complete and all(is_point(kernel) for kernel in material.kernels):
+    if job.automatic and material.weight is None and all(is_point(kernel) for kernel in material.kernels):
         return _untouched(pictures, material.sigma)
     size = (pictures.shape[-2], pictures.shape[-1])
     models = [BlurModel.build(kernel, size, job.boundary) for kernel in material.kernels]

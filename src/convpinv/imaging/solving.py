@@ -11,9 +11,6 @@ from convpinv.imaging import priors, regularization
 from convpinv.imaging.material import Task, Unit
 from convpinv.imaging.report import Job
 
-# What clipped light hides may exceed the picture's deviation many times: smaller penalties let it rise there sooner.
-# Lamps of 3 to 10 times the clipping level: 0.7 to 1.6 dB above what the usual penalty reaches in twice the iterations.
-CLIPPED_PENALTY = 0.05
 IN_SINGLE = ("tv", "hyperlaplacian", "nonlocal")
 
 
@@ -62,7 +59,7 @@ def _solve(task: Task, strength: Tensor, first_strength: Tensor | None) -> prior
             return _of_pictures(priors.gradient(model, planes, strength))
         return priors.weighted_gradient(model, observation, strength, job.progress)
     # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
-    schedule = priors.Schedule() if material.clipped is None else priors.Schedule(start=CLIPPED_PENALTY)
+    schedule = priors.Schedule() if material.clipped is None else priors.CLIPPED
     sparsity: priors.Sparsity = priors.TotalVariation()
     if job.prior == "gradient":
         sparsity = priors.SquaredDifferences()

@@ -208,7 +208,7 @@ def window_length(least: int, taps: int, gap: int | None = None) -> int:
     the same unknown strip between them as the picture does. 0 is for periodic windows; None takes any gap.
 
     >>> window_length(101, 25), window_length(101, 25, gap=0)
-    (102, 108)
+    (104, 112)
     """
     length = least
     if gap is None:

@@ -44,7 +44,7 @@ TOLERANCE = 10**-5.7
 SMALLEST = 24
 # Of pictures with more pixels than four windows of so many a side, with the reach of the PSF around them, those
 # windows stand for the whole: of large pictures a trial costs little.
-WINDOW = 256
+WINDOW = 160
 
 
 def tried(

@@ -98,12 +98,26 @@ class Regularization:
         return "; ".join(parts) or "none"
 
 
+FARTHEST = 32
+
+
 def fast_size(size: int) -> int:
-    """Smallest even number of at least ``size`` (and at least 2) whose prime factors are 2, 3, 5 and 7."""
+    """Even number of at least ``size`` (and at least 2), with no prime factors but 2, 3, 5 and 7, that costs least.
+
+    A side that is not a multiple of 8 makes a transform slower than a somewhat longer one that is: measured from 250²
+    to 2250² on two cores, a pixel took 3.0 to 3.4 ns where 8 divides the sides, 3.5 to 3.9 where 4 does and 4.2 to 4.5
+    where only 2 does. What else is done to a picture is counted in, so that the weights are less than that.
+    """
+    best, least, last = 0, math.inf, math.inf
     candidate = max(2, size + size % 2)
-    while _largest_cofactor(candidate) != 1:
+    while candidate < min(least, last):
+        if _largest_cofactor(candidate) == 1:
+            last = min(last, candidate + FARTHEST)
+            cost = candidate * (1.0 if candidate % 8 == 0 else 1.05 if candidate % 4 == 0 else 1.1)
+            if cost < least:
+                best, least = candidate, cost
         candidate += 2
-    return candidate
+    return best
 
 
 def _largest_cofactor(number: int) -> int:

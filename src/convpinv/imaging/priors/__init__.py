@@ -19,9 +19,10 @@ from convpinv.imaging.priors.quadratic import (
 )
 from convpinv.imaging.priors.restoration import Progress, Restoration
 from convpinv.imaging.priors.shrinkage import HyperLaplacian, Sparsity, SquaredDifferences, TotalVariation
-from convpinv.imaging.priors.splitting import CONTINUATION, Problem, Schedule, minimise
+from convpinv.imaging.priors.splitting import CLIPPED, CONTINUATION, Problem, Schedule, minimise
 
 __all__ = [
+    "CLIPPED",
     "CONTINUATION",
     "Constraint",
     "DataState",

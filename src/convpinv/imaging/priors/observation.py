@@ -48,8 +48,13 @@ class Observation:
         """
         weight = self.weight_at(blurred)
         if weight is None:
-            return (self.data + penalty * blurred).div_(1 + penalty)
+            return torch.lerp(self.data, blurred, penalty / (1 + penalty))
         return (weight * self.data).add_(penalty * blurred).div_(weight + penalty)
+
+    def rows(self, which: slice) -> Observation:
+        """Return the observation of some rows, in the same memory."""
+        weight, clipped = (None if part is None else part[..., which, :] for part in (self.weight, self.clipped))
+        return Observation(self.data[..., which, :], weight, clipped)
 
     def kept(self, which: Tensor) -> Observation:
         """Return the observation of some of the pictures."""

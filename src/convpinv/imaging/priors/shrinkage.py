@@ -17,8 +17,6 @@ from torch import Tensor
 # Newton's method from the right of the root, where the function is convex: quadratic, and 8 steps reach the rounding of
 # float64 for every exponent from 0.05 to 0.95 (tested).
 NEWTON_STEPS = 12
-# Pixels that are shrunk at a time: what is made on the way stays in the processor's cache, and small.
-CHUNK = 2**16
 
 
 class Sparsity(abc.ABC):
@@ -32,16 +30,10 @@ class Sparsity(abc.ABC):
     def cost(self, length: Tensor) -> Tensor:
         """Return φ of lengths."""
 
-    @final
-    def factor(self, differences: Tensor, threshold: Tensor) -> Tensor:
+    def factor(self, differences: Tensor, threshold: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the f (n, 1, rows, columns) for which f w is argmin_v ``threshold · R(v) + ½ ‖v − w‖²``."""
-        count, _, height, width = differences.shape
-        result = differences.new_empty(count, 1, height, width)
-        rows = max(1, CHUNK // (count * width))
-        for part, target in zip(differences.split(rows, -2), result.split(rows, -2), strict=True):
-            long = length(part)
-            torch.div(self.shrunk(long, threshold), long.clamp_(min=torch.finfo(long.dtype).tiny), out=target)
-        return result
+        long = length(differences)
+        return torch.div(self.shrunk(long, threshold), long.clamp_(min=torch.finfo(long.dtype).tiny), out=out)
 
 
 @final
@@ -52,6 +44,12 @@ class TotalVariation(Sparsity):
     def shrunk(self, length: Tensor, threshold: Tensor) -> Tensor:
         """Soft threshold."""
         return (length - threshold).clamp_(min=0)
+
+    def factor(self, differences: Tensor, threshold: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``1 − threshold / |w|``, no less than 0: a root and a division fewer than by way of the lengths."""
+        inverse = squared_length(differences).rsqrt_()
+        # 1 − t·∞ where nothing differs, and that is cut off to 0.
+        return torch.addcmul(inverse.new_ones(()), inverse, threshold, value=-1, out=out).clamp_(min=0)
 
     def cost(self, length: Tensor) -> Tensor:
         """Return the length itself."""
@@ -133,8 +131,13 @@ def _two_thirds_power_root(length: Tensor, threshold: Tensor) -> Tensor:
 
 def length(differences: Tensor) -> Tensor:
     """Return the length (n, 1, rows, columns) of differences (n, 2·C, rows, columns)."""
+    return squared_length(differences).sqrt_()
+
+
+def squared_length(differences: Tensor) -> Tensor:
+    """Return the squared length (n, 1, rows, columns) of differences (n, 2·C, rows, columns)."""
     # torch.linalg.vector_norm over an axis of two took three quarters of the whole restoration's time.
     total = differences[:, :1].square()
     for channel in range(1, differences.shape[1]):
         total.addcmul_(differences[:, channel : channel + 1], differences[:, channel : channel + 1])
-    return total.sqrt_()
+    return total

@@ -54,6 +54,7 @@ LEAST_OF_LIKELIHOOD = 1 / 4
 CANDIDATES = (-10.0, 2.0, 97)
 
 WIENER = "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²"
+CALIBRATION = 1.2
 # Priors that make differences few, and priors that are denoisers.
 SPARSE = ("tv", "hyperlaplacian")
 DENOISERS = ("nonlocal", "denoiser")
@@ -62,7 +63,7 @@ IN_WORDS = {
     "tikhonov": "smallest expected error under the picture's fitted spectrum",
     "gradient": "generalised cross-validation over the picture's spectrum",
     "tv": (
-        "from the picture's spectrum by maximum marginal likelihood: 2 noise² / size of the differences, times the "
+        "from the picture's spectrum by maximum marginal likelihood: 2.4 noise² / size of the differences, times the "
         "root of the readable share of the frequencies (calibrated on photographs)"
     ),
     "hyperlaplacian": (
@@ -184,15 +185,18 @@ def _sparse(
 ) -> Tensor:
     """Return the strength of Σ |D x|^p for a size of the differences τ² (see :func:`automatic_strength`).
 
-    p τ^(1 − p) times that of p = 1: τ^(1 − p) keeps the pull on differences of the size τ; the factor p is what
-    photographs ask for: of 0.35, 0.5, 0.7, 1 and 1.4 the best is 0.5 for p = 1/2, 0.7 for 2/3 and 0.7 to 1 for 0.8, at
-    0.3, 1 and 3 % of noise alike.
+    That of p = 1 is calibrated on photographs: of 0.5 to 3.3 times ``2 noise² / τ``, on 66 pictures under three kinds
+    of blur and 0.5 to 3 % of noise, 1.2 loses least, 0.07 dB on average and 0.5 dB at worst.
+
+    The others have p τ^(1 − p) times ``2 noise² / τ``: τ^(1 − p) keeps the pull on differences of the size τ; the
+    factor p is what photographs ask for: of 0.35, 0.5, 0.7, 1 and 1.4 the best is 0.5 for p = 1/2, 0.7 for 2/3 and
+    0.7 to 1 for 0.8, at 0.3, 1 and 3 % of noise alike.
     """
     if readable is None:
         signal = power * spectrum.transfer / spectrum.differences
         readable = (signal / (signal + noise**2)).mean()
-    total_variation = 2 * noise**2 / power.sqrt() * readable.sqrt() * (1 + 1.8 * readable**8)
-    return total_variation * exponent * power ** ((1 - exponent) / 2)
+    likely = 2 * noise**2 / power.sqrt() * readable.sqrt() * (1 + 1.8 * readable**8)
+    return CALIBRATION * likely if exponent == 1 else likely * exponent * power ** ((1 - exponent) / 2)
 
 
 def _expected_errors(spectrum: PictureSpectrum, seen: Tensor, power: float, noise: float, candidates: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from convpinv.linalg.solvers.base import Status, batch_norm
 PATIENCE = 1000
 # Restarts from the true residual: each wins back the digits that the recurrence lost to rounding.
 RESTARTS = 3
+# Corrections in single precision, of which each has to win as much as this.
+CORRECTIONS = 12
+WORTHWHILE = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class System:
     precondition: Callable[[Tensor], Tensor]
     tolerance: float
     margin: float | None = None
+    in_single: System | None = None
 
     def met(self, size: Tensor, target: Tensor, value: Tensor) -> Tensor:
         """Tell for each picture whether a residual of this size is small enough for this iterate: (B,)."""
@@ -59,22 +63,43 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     target = system.tolerance * scale
     value, residual, size = torch.zeros_like(right), right, scale
     done, stalled, met = 0, False, scale == 0
-    for _ in range(1 + RESTARTS):
-        value, used, stalled = _run(system, value, residual, target, max_iterations - done)
+    corrects = system.in_single is not None
+    for _ in range(CORRECTIONS if corrects else 1 + RESTARTS):
+        if corrects and system.in_single is not None:
+            step, used = _correction(system.in_single, residual, size, target, max_iterations - done)
+            value = value + step
+        else:
+            value, used, stalled = _run(system, value, residual, target, max_iterations - done)
         done += used
         previous = size
         residual = right - system.multiply(value)
         size = batch_norm(residual)
         met = system.met(size, target, value)
-        # A restart pays while it still wins digits.
-        if done >= max_iterations or bool((met | (size > 0.5 * previous)).all()):
+        wins = size <= (WORTHWHILE if corrects else 0.5) * previous
+        if done >= max_iterations or bool(met.all()):
             break
+        # A restart pays while it still wins digits; where corrections no longer do, double precision takes over.
+        if not bool((wins & ~met).any()):
+            if not corrects:
+                break
+            corrects = False
     if bool(met.all()):
         status = Status.CONVERGED
     else:
         status = Status.MAX_ITERATIONS if done >= max_iterations and not stalled else Status.STAGNATED
     worst = float((size / torch.where(scale > 0, scale, torch.ones_like(scale))).max())
     return Outcome(value, status, done, worst)
+
+
+def _correction(system: System, residual: Tensor, size: Tensor, target: Tensor, budget: int) -> tuple[Tensor, int]:
+    """Solve for what a residual asks for, in single precision and at unit scale; the step and the iterations."""
+    scale = _column(torch.where(size > 0, size, torch.ones_like(size)), residual)
+    single = torch.complex64 if residual.is_complex() else torch.float32
+    right = (residual / scale).to(single)
+    # Further than the target, as double precision mostly comes in its last step: errors are up to κ times the residual.
+    goal = (0.1 * target / scale.real.flatten()).clamp(min=system.tolerance).to(torch.float32)
+    step, used, _ = _run(system, torch.zeros_like(right), right, goal, budget)
+    return step.to(residual.dtype) * scale, used
 
 
 def _run(system: System, value: Tensor, residual: Tensor, target: Tensor, budget: int) -> tuple[Tensor, int, bool]:
@@ -116,9 +141,8 @@ def _run(system: System, value: Tensor, residual: Tensor, target: Tensor, budget
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     """Real inner product of each pair of pictures: (B,)."""
-    if left.is_complex():
-        return (left.conj() * right).real.flatten(1).sum(1)
-    return (left * right).flatten(1).sum(1)
+    product = torch.linalg.vecdot(left.flatten(1), right.flatten(1))
+    return product.real if product.is_complex() else product
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

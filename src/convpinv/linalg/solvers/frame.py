@@ -10,10 +10,14 @@ On each strip alone Q is a convolution along the strip, so that a Fourier transf
 frequency, as wide as the strip, to be inverted once. Going over the strips as rows, columns, rows solves for both but
 for what they have in common (symmetric multiplicative Schwarz): what comes out stays symmetric, positive definite, and
 between T⁻¹ and the first term. Exact where only one axis has a frame.
+
+The sweep stays in the spectrum: what a strip holds, and what is put there, are products with the few waves of its rows
+or columns, so that the whole costs one transform and one back instead of four.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,28 +32,39 @@ LARGEST_CORRECTION = 2**29
 
 @dataclass(frozen=True)
 class Strip:
-    """The rows (axis −2) or columns (axis −1) of a grid after the window, and the inverse of Q on them."""
+    """The rows (axis −2) or columns (axis −1) of a grid after the window, and the inverse of Q on them.
+
+    ``take`` and ``give`` are the transform across the strip, from the frequencies to its places and back: (width,
+    frequencies) and (frequencies, width) for rows, the other way round for columns.
+    """
 
     axis: int
-    start: int
-    width: int
-    length: int
     inverse: Tensor  # (G, frequencies along the strip, channels·width, channels·width)
+    take: Tensor
+    give: Tensor
+    is_complex: bool
 
-    def solve(self, grid: Tensor) -> Tensor:
-        """Take the strip out of a grid (B, C, H, W), apply Q⁻¹, and give it back (B, C, strip)."""
-        along = -1 if self.axis == -2 else -2
-        part = grid.narrow(self.axis, self.start, self.width)
-        is_complex = part.is_complex()
-        transformed = torch.fft.fft(part, dim=along) if is_complex else torch.fft.rfft(part, dim=along)
-        stacked = transformed if self.axis == -2 else transformed.transpose(-1, -2)  # (B, C, width, frequencies)
+    def corrected(self, transformed: Tensor) -> Tensor:
+        """Return the spectrum of ``Fᵀ Q⁻¹ F r``, from that of r: (B, C, F_h, F_w)."""
+        if self.axis == -2:
+            return self.give @ self._solved(self.take @ transformed)
+        places = transformed @ self.take  # (B, C, F_h, width)
+        if self.is_complex:
+            return self._solved(places.mT).mT @ self.give
+        # Of real pictures only half the frequencies along the columns are there. The missing ones are the conjugates
+        # of those at −f_h, where what stands in the strip has its transform along it conjugated, too.
+        height = places.shape[-2]
+        half = places[..., : height // 2 + 1, :]
+        mirrored = torch.cat([places[..., :1, :], places[..., height - height // 2 :, :].flip(-2)], -2)
+        solved = self._solved((half + mirrored.conj()).mT).mT
+        rest = solved[..., 1 : height - height // 2, :].flip(-2).conj()
+        return torch.cat([solved, rest], -2) @ self.give
+
+    def _solved(self, places: Tensor) -> Tensor:
+        """Apply Q⁻¹ to what stands in the strip, (B, C, width, frequencies along it)."""
         groups, frequencies = self.inverse.shape[:2]
-        columns = stacked.reshape(len(part), groups, -1, frequencies).permute(1, 3, 2, 0).contiguous()
-        solved = torch.matmul(self.inverse, columns).permute(3, 0, 2, 1).reshape(stacked.shape)
-        solved = solved if self.axis == -2 else solved.transpose(-1, -2)
-        if is_complex:
-            return torch.fft.ifft(solved, dim=along)
-        return torch.fft.irfft(solved, n=self.length, dim=along)
+        columns = places.reshape(len(places), groups, -1, frequencies).permute(1, 3, 2, 0).contiguous()
+        return torch.matmul(self.inverse, columns).permute(3, 0, 2, 1).reshape(places.shape)
 
 
 def strips_of(inverse_symbol: Tensor, grid: tuple[int, int], window: tuple[int, int], is_complex: bool) -> list[Strip]:
@@ -67,11 +82,11 @@ def strips_of(inverse_symbol: Tensor, grid: tuple[int, int], window: tuple[int, 
     strips = []
     for axis, width in zip((-2, -1), widths, strict=True):
         if width:
-            strips.append(_strip(response, axis, grid[axis] - width, width))
+            strips.append(_strip(response, axis, grid[axis], width))
     return strips
 
 
-def _strip(response: Tensor, axis: int, start: int, width: int) -> Strip:
+def _strip(response: Tensor, axis: int, size: int, width: int) -> Strip:
     """Gather Q on a strip from the impulse response (G, C, C, H, W) of C⁻¹: Q[i, j] depends on i − j alone."""
     along = -1 if axis == -2 else -2
     is_complex = response.is_complex()
@@ -83,15 +98,26 @@ def _strip(response: Tensor, axis: int, start: int, width: int) -> Strip:
     matrices = matrices.permute(0, 5, 1, 3, 2, 4).reshape(groups, lags.shape[-1], channels * width, channels * width)
     # Contiguous, or the products below go matrix by matrix with a copy of each: 44 % of a solution at 256².
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrices)).resolve_conj().contiguous()
-    return Strip(axis, start, width, response.shape[along], inverse)
+
+    count = size if is_complex or axis == -2 else size // 2 + 1
+    turns = torch.outer(size - width + places, torch.arange(count, device=response.device)) % size
+    angles = turns.to(inverse.real.dtype) * (2.0 * math.pi / size)
+    waves = torch.complex(angles.cos(), angles.sin())
+    take = waves / size
+    if count < size:  # the other half is added as conjugates: what is its own conjugate counts half in each
+        take[:, 0] *= 0.5
+        if size % 2 == 0:
+            take[:, -1] *= 0.5
+    give = waves.conj().resolve_conj()
+    pair = (take, give.mT.contiguous()) if axis == -2 else (take.mT.contiguous(), give)
+    return Strip(axis, inverse, *pair, is_complex)
 
 
-def corrected(apply: Callable[[Tensor], Tensor], strips: list[Strip], embedded: Tensor) -> Tensor:
-    """Apply C⁻¹ to an embedded picture (B, C, grid) plus what the frame must hold for the result to vanish there."""
-    sweep = [*strips, *strips[:-1][::-1]]  # rows, columns, rows: symmetric
-    result = apply(embedded)
-    for strip in sweep:
-        embedded = embedded.clone()
-        embedded.narrow(strip.axis, strip.start, strip.width).sub_(strip.solve(result))
-        result = apply(embedded)
-    return result
+def corrected(apply: Callable[[Tensor], Tensor], strips: list[Strip], transformed: Tensor) -> Tensor:
+    """Apply C⁻¹ to the spectrum of an embedded picture plus what the frame must hold for the result to vanish there.
+
+    ``apply`` multiplies a spectrum (B, C, F_h, F_w) by the symbol of C⁻¹; ``transformed`` is used up.
+    """
+    for strip in [*strips, *strips[:-1][::-1]]:  # rows, columns, rows: symmetric
+        transformed.sub_(strip.corrected(apply(transformed)))
+    return apply(transformed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convpinv.arguments import Boundary
 from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.correlation import multiply as multiply_symbol
@@ -21,6 +22,10 @@ from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batc
 # rounding (measured on 120 random operators: 1e-4 in both spaces takes half as many iterations again).
 FLOOR_IN_SMALLER_SPACE = 1e-2
 FLOOR_IN_LARGER_SPACE = 1e-1
+# Where damp is at least this part of σ₁, corrections are solved for in single precision, each to CORRECTED: that is
+# above what its rounding leaves of systems of that condition number, 1e4.
+DAMP_FOR_SINGLE = 1e-2
+CORRECTED = 1e-5
 # However small damp is, the preconditioner is damped by this part of σ₁: the matrices of the frame's strips have the
 # condition number 1/floor², and their Cholesky factors must not fail.
 DAMPED_FLOOR = 1e-5
@@ -41,6 +46,12 @@ class NormalSystem:
     inverse_symbol: Tensor
     symbol: Tensor | None
     strips: list[frame.Strip]
+    in_single: NormalSystem | None = None
+
+    def system(self, tolerance: float, margin: float | None = None) -> conjugate_gradients.System:
+        """What conjugate gradients are told."""
+        corrections = None if self.in_single is None else self.in_single.system(CORRECTED)
+        return conjugate_gradients.System(self.multiply, self.precondition, tolerance, margin, corrections)
 
     def multiply(self, batch: Tensor) -> Tensor:
         """Apply the system's matrix."""
@@ -59,9 +70,9 @@ class NormalSystem:
         system is exactly Toeplitz: a straight motion blur of 25 pixels at 256², damp² = 1e-3, takes 65 iterations
         without it.
         """
-        height, width = batch.shape[-2:]
-        result = frame.corrected(lambda grid: self._on_grid(self.inverse_symbol, grid), self.strips, self._embed(batch))
-        return join_phases(result, self._stride)[..., :height, :width]
+        transformed = spectrum.transform(self._embed(batch))
+        product = frame.corrected(lambda part: multiply_symbol(self.inverse_symbol, part), self.strips, transformed)
+        return self._cropped(product, batch)
 
     @property
     def _stride(self) -> tuple[int, int]:
@@ -72,13 +83,13 @@ class NormalSystem:
         fine = (self.coarse[0] * self._stride[0], self.coarse[1] * self._stride[1])
         return split_phases(F.pad(batch, (0, fine[1] - width, 0, fine[0] - height)), self._stride)
 
-    def _on_grid(self, symbol: Tensor, embedded: Tensor) -> Tensor:
-        product = multiply_symbol(symbol, spectrum.transform(embedded))
-        return spectrum.inverse_transform(product, self.coarse, embedded.is_complex())
-
     def _filter(self, symbol: Tensor, batch: Tensor) -> Tensor:
-        height, width = batch.shape[-2:]
-        return join_phases(self._on_grid(symbol, self._embed(batch)), self._stride)[..., :height, :width]
+        return self._cropped(multiply_symbol(symbol, spectrum.transform(self._embed(batch))), batch)
+
+    def _cropped(self, transformed: Tensor, like: Tensor) -> Tensor:
+        height, width = like.shape[-2:]
+        embedded = spectrum.inverse_transform(transformed, self.coarse, like.is_complex())
+        return join_phases(embedded, self._stride)[..., :height, :width]
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,9 @@ class Krylov(Solver):
 
     With damp > 0 one system is solved, ``(A Aᴴ + damp²) u = y, x = Aᴴu`` or ``(AᴴA + damp²) x = Aᴴy``. With damp = 0
     the shortest least-squares solution is made of at most two consistent systems, each of which conjugate gradients
-    solve whatever the rank: ``AᴴA v = Aᴴy``, then ``A Aᴴ u = A v, x = Aᴴu``. Everything is computed in double
-    precision: in single, ``κ²·ε`` of the normal equations would leave few digits.
+    solve whatever the rank: ``AᴴA v = Aᴴy``, then ``A Aᴴ u = A v, x = Aᴴu``. Residuals are those of double precision:
+    in single, ``κ²·ε`` of the normal equations would leave few digits. Where the damping is strong, what they ask for
+    is solved for in single precision, a few digits at a time.
     """
 
     name = "krylov"
@@ -127,6 +139,9 @@ class Krylov(Solver):
     def prepare(self, problem: Problem) -> KrylovState:
         """Compute the symbol and its inverse, in the space or spaces where iterations will run."""
         operator = problem.operator.to(double_of(problem.operator.dtype))
+        if operator.geometry.boundary is Boundary.ZEROS:
+            # A frame of zeros around a point spread function makes the strips of the systems wider for nothing.
+            operator = structure.trimmed(operator)
         damp = problem.regularization.damp
         wide = structure.is_wide(operator)
         outputs = _system(operator, True, damp) if wide or not damp else None
@@ -154,8 +169,7 @@ class Krylov(Solver):
         def iterate(
             system: NormalSystem, vector: Tensor, most: int, margin: float | None = None
         ) -> conjugate_gradients.Outcome:
-            normal = conjugate_gradients.System(system.multiply, system.precondition, problem.tolerance, margin)
-            return conjugate_gradients.solve(normal, vector, max(most, 1))
+            return conjugate_gradients.solve(system.system(problem.tolerance, margin), vector, max(most, 1))
 
         if problem.regularization.damp:
             if data is not None:
@@ -201,11 +215,24 @@ def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSyste
     floor = FLOOR_IN_SMALLER_SPACE if on_outputs == structure.is_wide(operator) else FLOOR_IN_LARGER_SPACE
     largest = _largest_value(gram)
     inverse = _inverse_symbol(gram, max(damp, DAMPED_FLOOR * largest) if damp else floor * largest)
-    if not is_toeplitz:
-        return NormalSystem(operator, on_outputs, damp, grid, inverse, None, [])
     window = (geometry.rows.out_size, geometry.columns.out_size) if on_outputs else operator.in_shape[1:]
-    strips = frame.strips_of(inverse, grid, window, operator.dtype.is_complex)
-    return NormalSystem(operator, on_outputs, damp, grid, inverse, _realised(gram), strips)
+
+    def strips_of(inverse: Tensor) -> list[frame.Strip]:
+        return frame.strips_of(inverse, grid, window, operator.dtype.is_complex) if is_toeplitz else []
+
+    def made(operator: Convolution, inverse: Tensor, strips: list[frame.Strip]) -> NormalSystem:
+        # Complex even where it is real: torch would convert it anew at each product, which doubles its time.
+        inverse = inverse.to(inverse.dtype.to_complex())
+        symbol = gram.to(inverse.dtype) if is_toeplitz else None
+        return NormalSystem(operator, on_outputs, damp, grid, inverse, symbol, strips)
+
+    if damp < DAMP_FOR_SINGLE * largest or not 1.0 / spectrum.MODERATE <= largest <= spectrum.MODERATE:
+        return made(operator, inverse, strips_of(inverse))
+    complexes = operator.dtype.is_complex
+    smaller = inverse.to(torch.complex64 if inverse.is_complex() else torch.float32)
+    single = made(operator.to(torch.complex64 if complexes else torch.float32), smaller, strips_of(smaller))
+    # In double precision the residual is computed; to iterate there is a last resort, and goes without the strips.
+    return replace(made(operator, inverse, []), in_single=single)
 
 
 def _largest_value(gram: Tensor) -> float:
@@ -224,11 +251,6 @@ def _inverse_symbol(gram: Tensor, damp: float) -> Tensor:
     matrices = matrices + shift * torch.eye(size, dtype=gram.dtype, device=gram.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrices))
     return inverse.permute(0, 2, 3, 1).reshape(gram.shape)
-
-
-def _realised(gram: Tensor) -> Tensor:
-    """A 1 × 1 Gram symbol is real: multiplying by it then costs half."""
-    return gram.real if gram.shape[1] == 1 else gram
 
 
 def _solution(value: Tensor, batch: Tensor, outcomes: list[conjugate_gradients.Outcome]) -> Solution:
