@@ -12,14 +12,14 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.arguments import Boundary
-from convpinv.imaging import choosing, psf_examine
+from convpinv.imaging import choosing, psf_examine, regularization
 from convpinv.imaging.clipping import clipped_pixels
 from convpinv.imaging.coupling import of_one_size, together
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.noise import noise_of_planes
-from convpinv.imaging.reach import LARGEST_HALO, LINEAR_PRIORS, LOCAL_PRIORS, MEASURED_SEAMS, Reach, reach
+from convpinv.imaging.reach import LARGEST_HALO, LOCAL_PRIORS, MEASURED_SEAMS, Reach, reach
 from convpinv.imaging.report import Job
 from convpinv.imaging.restore import cautious_share
 from convpinv.linalg import fast_size
@@ -76,7 +76,7 @@ class Agreement:
     @property
     def is_linear(self) -> bool:
         """Whether the restoration is a convolution away from the border: nothing iterates and nothing is one-sided."""
-        return self.prior in LINEAR_PRIORS and self.clip == (None, None)
+        return self.prior in regularization.LINEAR and self.clip == (None, None)
 
     def reach(self, tolerance: float, largest: int = LARGEST_HALO) -> Reach:
         """Return how far the restoration looks, the farthest of all channels, and no farther than ``largest``."""

@@ -184,7 +184,7 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
             result,
             share,
             estimated=task.job.estimated,
-            sparse=task.job.prior not in ("gradient", "tikhonov"),
+            sparse=task.job.prior not in regularization.LINEAR,
         )
         values = torch.stack([judged.gain, judged.weight, judged.error, judged.noise])
         found[:, :, some] = values.reshape(4, count, -1)

@@ -11,13 +11,13 @@ from torch import Tensor
 from convpinv import arguments
 from convpinv.imaging import psf_parse
 from convpinv.imaging.model import difference_powers
+from convpinv.imaging.regularization import LINEAR
 from convpinv.linalg import halo_within, sums_outside
 
 __all__ = ["LOCAL_PRIORS", "Reach", "reach"]
 
-LINEAR_PRIORS = ("gradient", "tikhonov")
 # "none" has no reach: the response of the pseudo-inverse of a blur that loses frequencies never ends.
-LOCAL_PRIORS = (*LINEAR_PRIORS, "tv", "hyperlaplacian", "nonlocal")
+LOCAL_PRIORS = (*LINEAR, "tv", "hyperlaplacian", "nonlocal")
 LARGEST_HALO = 1024
 # Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
 LEAST_SEAM = 1e-3
@@ -125,7 +125,7 @@ def reach(
     kernels = psf_parse.parse(psf) if isinstance(psf, str) else arguments.psf(call, "psf", psf)
     kernels = kernels.to("cpu", torch.float64).reshape(-1, *kernels.shape[-2:])
     farthest = arguments.single_integer(call, "largest", largest, 64)
-    linear = name in LINEAR_PRIORS
+    linear = name in LINEAR
     if not linear:
         # λ |D x|^p weighs an edge of one deviation as λ' |D x|² does.
         weight /= spread ** (2.0 if name == "nonlocal" else 1.0 if name == "tv" else 2 - power)

@@ -19,7 +19,6 @@ from convpinv.imaging.grid import GridBlur
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
-from convpinv.imaging.reach import LINEAR_PRIORS
 from convpinv.imaging.report import Job
 from convpinv.imaging.solving import solve_apart
 from convpinv.linalg import fast_size
@@ -67,7 +66,7 @@ class PartRestorer:
         Only a quadratic prior has one: its response, as half a spectrum, as large as the window.
         """
         agreement = self.agreement
-        if agreement.prior not in LINEAR_PRIORS:
+        if agreement.prior not in regularization.LINEAR:
             return ()
         found: dict[tuple[int, float], Tensor] = {}
         keys = [(channel % len(agreement.kernels), strength) for channel, strength in enumerate(agreement.strength)]
@@ -110,7 +109,7 @@ class PartRestorer:
                 continue
             seen = None if complete else finite[some]
             clipped = self._clipped(planes[some])
-            if periodic and seen is None and clipped is None and self.agreement.prior in LINEAR_PRIORS:
+            if periodic and seen is None and clipped is None and self.agreement.prior in regularization.LINEAR:
                 prepared = prepared or self.prepare(array.shape[:2], array.dtype)
                 result[channel] = self._filtered(planes[channel], self._centre[channel], prepared[channel])
             else:

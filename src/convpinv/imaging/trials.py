@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import ConvergenceError
+from convpinv.imaging import regularization
 from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.no_harm import Verdict
@@ -62,7 +63,7 @@ def tried(
     error, noise = (part.reshape(count, channels).mean(1) for part in (verdict.error, verdict.noise))
     weight = verdict.weight.reshape(count, channels).clone()
     change = (solved - task.unit.pictures).square_().mean((1, 2, 3), dtype=torch.float64)
-    iterates = task.job.prior not in ("tikhonov", "gradient")
+    iterates = task.job.prior not in regularization.LINEAR
     if iterates:
         weight[(change < TOLERANCE) & ~task.unit.flat] = 0
     identity = task.job.prior == "tikhonov"

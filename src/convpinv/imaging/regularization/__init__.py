@@ -3,6 +3,7 @@
 from convpinv.imaging.regularization.measured import compared, measured_strength
 from convpinv.imaging.regularization.rules import (
     DENOISERS,
+    LINEAR,
     NOISE_CEILING,
     NOISE_FLOOR,
     NOISE_FLOOR_OF_IDENTITY,
@@ -23,6 +24,7 @@ __all__ = [
     "DENOISERS",
     "DISAGREEMENT",
     "LARGEST_VARIANCE",
+    "LINEAR",
     "NOISE_CEILING",
     "NOISE_FLOOR",
     "NOISE_FLOOR_OF_IDENTITY",

@@ -55,6 +55,8 @@ CANDIDATES = (-10.0, 2.0, 97)
 
 WIENER = "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²"
 CALIBRATION = 1.2
+# Priors whose restoration is linear in the picture, at a given strength.
+LINEAR = ("gradient", "tikhonov")
 # Priors that make differences few, and priors that are denoisers.
 SPARSE = ("tv", "hyperlaplacian")
 DENOISERS = ("nonlocal", "denoiser")
