@@ -96,8 +96,10 @@ def _correction(system: System, residual: Tensor, size: Tensor, target: Tensor, 
     scale = _column(torch.where(size > 0, size, torch.ones_like(size)), residual)
     single = torch.complex64 if residual.is_complex() else torch.float32
     right = (residual / scale).to(single)
-    # Further than the target, as double precision mostly comes in its last step: errors are up to κ times the residual.
-    goal = (0.1 * target / scale.real.flatten()).clamp(min=system.tolerance).to(torch.float32)
+    asked = target / scale.real.flatten()
+    # Where digits are asked for, one more, as the last step in double precision mostly brings it: the error of the
+    # answer may be κ times the residual.
+    goal = torch.where(asked < 1e-2, 0.1 * asked, asked).clamp(min=system.tolerance).to(torch.float32)
     step, used, _ = _run(system, torch.zeros_like(right), right, goal, budget)
     return step.to(residual.dtype) * scale, used
 
