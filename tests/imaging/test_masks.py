@@ -192,3 +192,29 @@ def test_refuses_what_leaves_nothing():
         deblur(np.full((9, 9), np.nan), "gaussian:sigma=0.5")
     with pytest.raises(ArgumentError, match=r"^deblur: image is not finite; prior 'none'"):
         deblur(picture, "gaussian:sigma=0.5", prior="none")
+
+
+def test_the_precision_of_the_gradient_prior_is_that_of_each_picture():
+    scene = data.camera()[100:148, 200:250] / 255.0
+    pictures = torch.from_numpy(
+        np.stack([blur(scene, "gaussian:sigma=1", noise=s, seed=0) for s in (0.0005, 0.02, 0.05)])
+    )
+    pictures = pictures[:, None].float()
+    mask = torch.ones(pictures.shape[-2:], dtype=torch.bool)
+    mask[5:7, 9] = False
+    strengths = [
+        deblur(picture, "gaussian:sigma=1", prior="gradient", mask=mask, full_output=True) for picture in pictures
+    ]
+    assert (
+        min(result.report.strength for result in strengths) < 1e-3 < max(result.report.strength for result in strengths)
+    )
+    together = deblur(pictures, "gaussian:sigma=1", prior="gradient", mask=mask)
+    for alone, one in zip(strengths, together, strict=True):
+        assert torch.equal(alone.image, one)
+
+
+def test_a_point_gives_clipped_pictures_back_and_counts_what_was_clipped():
+    picture = np.random.default_rng(0).random((30, 30)).clip(max=0.7)
+    result = deblur(picture, np.ones((1, 1)), clip=(None, 0.7), full_output=True)
+    assert np.array_equal(result.image, picture)
+    assert result.report.saturated == (picture == 0.7).sum()

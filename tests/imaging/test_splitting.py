@@ -22,6 +22,7 @@ from convpinv.imaging.priors import (
     TotalVariation,
     minimise,
 )
+from convpinv.imaging.priors.splits import DifferenceSplit
 
 KERNEL = psf.motion(5, 30)
 PICTURE = (10, 9)
@@ -144,6 +145,20 @@ def test_a_known_boundary_is_met_by_the_loop_as_by_the_exact_solver(boundary):
     )
     looped = minimise(problem).planes[0, 0].numpy() * scale + centre
     assert np.abs(looped - exact).max() < 2e-3
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_what_the_differences_want_outlives_a_growing_penalty(forgets):
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.randn(2, 1, 6, 7, generator=generator, dtype=torch.float64)
+    split = DifferenceSplit(TotalVariation(), scene.new_empty(2, 2, 6, 7), scene.new_empty(2, 1, 6, 7), None, forgets)
+    threshold = torch.tensor([0.3, 0.8], dtype=torch.float64).reshape(2, 1, 1, 1)
+    for _ in range(2):
+        split.advance(scene, threshold, 1.5, 0.1)
+    wanted, dual = split.point * split.factor, split.point * (1 - split.factor)
+    split.rescale(2.0)
+    assert torch.allclose(split.point * split.factor, wanted)
+    assert torch.allclose(split.point * (1 - split.factor), dual if forgets else dual / 2)
 
 
 def test_the_first_steps_bring_the_cost_down():

@@ -74,7 +74,26 @@ def test_a_frame_along_one_axis_is_solved_exactly(
     assert (system.precondition(system.multiply(y)) - y).norm() <= 1e-8 * y.norm()
 
 
-@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize(("shape", "taps"), [((8, 2), (3, 2)), ((7, 1), (3, 1)), ((2, 9), (2, 4)), ((3, 3), (2, 2))])
+@pytest.mark.parametrize("seed", range(4))
+def test_grids_of_few_columns(shape: tuple[int, int], taps: tuple[int, int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    operator = Conv2dOperator(torch.randn(1, 1, *taps, generator=generator, dtype=torch.float64), shape)
+    y = random_images(operator.out_shape, operator)
+    found = operator.pinv(damp=0.005, solver="krylov")(y)
+    expected = operator.pinv(damp=0.005, solver="dense")(y)
+    assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("damp", [1e20, 1e40, 1e100])
+def test_damping_beyond_single_precision(damp: float) -> None:
+    operator = Conv2dOperator(torch.ones(1, 1, 3, 3, dtype=torch.float64), 20)
+    y = random_images(operator.out_shape, operator)
+    found = operator.pinv(damp=damp, solver="krylov")(y) * damp
+    assert (found - operator.H(y) / damp).norm() <= 1e-8 * (operator.H(y) / damp).norm()
+
+
+@pytest.mark.parametrize("padding", [0, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
 @pytest.mark.parametrize("damp", [0.02, 1.0])
 def test_corrections_in_single_precision_reach_what_double_does(

@@ -138,3 +138,11 @@ def test_what_one_mode_makes_another_can_use() -> None:
     second.sum().backward()
     assert learned.grad is not None
     torch.testing.assert_close(first, second.detach())
+
+
+def test_kinds_hold_no_weights() -> None:
+    weight = torch.zeros(64, 64, 3, 3)
+    conv_pinv2d(torch.ones(64, 8, 8), weight, 8, **CIRCULAR, damp=1.0)
+    kind = one_shot._kind(weight.shape, weight.dtype, "cpu", (8, 1, 1, 1, 1), ("circular", "auto"), (1.0, None, None))
+    assert kind is not None
+    assert kind.problem.operator.weight.untyped_storage().nbytes() <= 16

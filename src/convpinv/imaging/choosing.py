@@ -25,9 +25,9 @@ MOSTLY = 0.5
 MOST_CLIPPED = 0.005
 # The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
 # for 0. Measured on three colour photographs under three blurs: 1.25 to 1.5 times what the spectrum says, of which 1.2
-# are for any picture, is best at 0.3, 1 and 3 % of noise, and gains 0.4, 0.55 and 0.57 dB on average over channels by
-# themselves.
-COUPLED_POWER = 0.17
+# are for any picture by total variation, is best at 0.3, 1 and 3 % of noise, and gains 0.4, 0.55 and 0.57 dB on average
+# over channels by themselves.
+COUPLED_POWER = {"tv": 0.17, "hyperlaplacian": 0.25}
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,10 @@ def _chosen(task: Task, known: tuple[regularization.StrengthChoice, ...] = ()) -
         receipts.update(zip(places, part.selections, strict=True))
     result = chosen.log().mean(1).exp() if channels > 1 else chosen[:, 0]
     rule = parts[-1].rule
-    if channels > 1 and task.job.prior in regularization.SPARSE:
-        rule += f"; the channels' geometric mean, times {channels}^{COUPLED_POWER:g} for edges that they share"
-        result = result * channels**COUPLED_POWER
+    power = COUPLED_POWER.get(task.job.prior)
+    if channels > 1 and power is not None:
+        rule += f"; the channels' geometric mean, times {channels}^{power:g} for edges that they share"
+        result = result * channels**power
     used = [
         dataclasses.replace(receipts[place], strength=float(result[place // channels])) for place in sorted(receipts)
     ]

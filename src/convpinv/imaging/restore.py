@@ -33,7 +33,7 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
     """Restore pictures that share their PSFs: planes (n · C, H, W) in the pictures' units, and what is said of them."""
     pictures = material.pictures
     if job.automatic and material.weight is None and all(is_point(kernel) for kernel in material.kernels):
-        return _untouched(pictures, material.sigma)
+        return _untouched(material)
     size = (pictures.shape[-2], pictures.shape[-1])
     models = [BlurModel.build(kernel, size, job.boundary) for kernel in material.kernels]
     ends = [torch.aminmax(model.transfer()) for model in models]
@@ -92,7 +92,7 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
             for one, factor, size in zip(chosen.selections, units.repeat_interleave(channels), scale, strict=False)
         ),
         verdict,
-        0 if material.clipped is None else int((material.clipped != 0).sum()),
+        _clipped(material),
     )
     return restored.flatten(0, 1), said
 
@@ -104,13 +104,20 @@ def cautious_share(passed: float) -> tuple[float, tuple[str, ...]]:
     return CAUTIOUS_SHARE[0] - CAUTIOUS_SHARE[1] * passed, (HARDLY_BLURS,)
 
 
-def _untouched(pictures: Tensor, sigma: Tensor) -> tuple[Tensor, Piece]:
+def _untouched(material: Material) -> tuple[Tensor, Piece]:
     """Give pictures back: where nothing blurs, and nobody says how much noise there is, nothing is to be done."""
-    planes, nothing = pictures.flatten(0, 1), torch.zeros_like(sigma.flatten())
+    planes, sigma = material.pictures.flatten(0, 1), material.sigma.flatten()
+    nothing = torch.zeros_like(sigma)
     solver = "none: the PSF is one point"
     doubts = ("the PSF is one point: there is no blur to undo, and the picture is given back as it is",)
     scale = Unit.of(planes[:, None], True, 0.0).scale
-    return planes.clone(), Piece(scale, sigma.flatten(), 1.0, nothing, solver, nothing, solver, 0, "converged", doubts)
+    said = Piece(scale, sigma, 1.0, nothing, solver, nothing, solver, 0, "converged", doubts)
+    return planes.clone(), dataclasses.replace(said, saturated=_clipped(material))
+
+
+def _clipped(material: Material) -> int:
+    """Count the values that were clipped and count as bounds."""
+    return 0 if material.clipped is None else int((material.clipped != 0).sum())
 
 
 def _misfit(models: list[BlurModel], restored: Tensor, pictures: Tensor, material: Material) -> Tensor:

@@ -24,7 +24,7 @@ from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.block_plan import could_pay
 from convpinv.linalg.solvers.fourier import Fourier
 
-# Kinds of calls that are remembered; each holds a few numbers and no tensor.
+# Kinds of calls that are remembered; each holds a few numbers.
 MOST_KINDS = 256
 _FOURIER = Fourier()
 
@@ -125,8 +125,9 @@ def _kind(
     if len(shape) != 4 or dtype not in arguments.SUPPORTED_DTYPES or solver not in ("auto", _FOURIER.name):
         return None
     try:
-        # Values play no part in what is asked here, and of a weight of zeros nothing is computed.
-        operator = Conv2dOperator(torch.zeros(shape, dtype=dtype), *sizes, padding_mode)
+        # Values play no part in what is asked here: one zero stands for all of them.
+        nothing = torch.zeros((), dtype=dtype, device="cpu").expand(shape)
+        operator = Conv2dOperator(nothing, *sizes, padding_mode)
         request = Request.of(operator.convolution, damp, atol, rtol, solver)
     except arguments.ArgumentError:
         return None

@@ -28,7 +28,8 @@ MODERATE = 2.0**30
 # Up to this many taps the matrices of all frequencies come from one product with the taps: no FFT, and no copy into the
 # layout that one matrix a frequency needs.
 MOST_TAPS = 32
-# Entries of a table of waves that is remembered; 16 such tables are at most 8 MB in single precision.
+# Entries of a table of waves that is remembered. Each of the two memories holds 16 pairs of them: 16 MB at most in
+# single precision, for kernels of many rows on large grids.
 LARGEST_REMEMBERED = 2**17
 MOST_REMEMBERED = 16
 
@@ -98,6 +99,7 @@ class Regularization:
         return "; ".join(parts) or "none"
 
 
+# See :func:`fast_size`.
 FARTHEST = 32
 
 

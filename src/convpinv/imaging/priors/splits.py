@@ -114,7 +114,9 @@ class DifferenceSplit:
     def rescale(self, growth: float) -> None:
         """Let the penalty have grown: the scaled dual P v − v is a multiple of its inverse."""
         if not self.forgets:
-            self.point.mul_(self.factor + (1 - self.factor) / growth)
+            share = self.factor + (1 - self.factor) / growth
+            self.point.mul_(share)
+            self.factor.div_(share)  # P v is what it was
 
     def kept(self, which: Tensor) -> DifferenceSplit:
         """Return the split of some of the pictures."""

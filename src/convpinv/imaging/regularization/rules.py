@@ -54,6 +54,7 @@ LEAST_OF_LIKELIHOOD = 1 / 4
 CANDIDATES = (-10.0, 2.0, 97)
 
 WIENER = "maximum marginal likelihood of the picture's spectrum: noise² / size of the differences²"
+# Of total variation; see :func:`_sparse`.
 CALIBRATION = 1.2
 # Priors whose restoration is linear in the picture, at a given strength.
 LINEAR = ("gradient", "tikhonov")

@@ -99,12 +99,13 @@ def _strip(response: Tensor, axis: int, size: int, width: int) -> Strip:
     # Contiguous, or the products below go matrix by matrix with a copy of each: 44 % of a solution at 256².
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrices)).resolve_conj().contiguous()
 
-    count = size if is_complex or axis == -2 else size // 2 + 1
+    is_half = not is_complex and axis == -1
+    count = size // 2 + 1 if is_half else size
     turns = torch.outer(size - width + places, torch.arange(count, device=response.device)) % size
     angles = turns.to(inverse.real.dtype) * (2.0 * math.pi / size)
     waves = torch.complex(angles.cos(), angles.sin())
     take = waves / size
-    if count < size:  # the other half is added as conjugates: what is its own conjugate counts half in each
+    if is_half:  # the other half is added as conjugates: what is its own conjugate counts half in each
         take[:, 0] *= 0.5
         if size % 2 == 0:
             take[:, -1] *= 0.5

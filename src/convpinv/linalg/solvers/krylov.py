@@ -226,7 +226,9 @@ def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSyste
         symbol = gram.to(inverse.dtype) if is_toeplitz else None
         return NormalSystem(operator, on_outputs, damp, grid, inverse, symbol, strips)
 
-    if damp < DAMP_FOR_SINGLE * largest or not 1.0 / spectrum.MODERATE <= largest <= spectrum.MODERATE:
+    is_moderate = largest >= 1.0 / spectrum.MODERATE and max(largest, damp) <= spectrum.MODERATE
+    # Each correction begins anew: where the preconditioner is not next to exact that may double the iterations.
+    if not is_toeplitz or not is_moderate or damp < DAMP_FOR_SINGLE * largest:
         return made(operator, inverse, strips_of(inverse))
     complexes = operator.dtype.is_complex
     smaller = inverse.to(torch.complex64 if inverse.is_complex() else torch.float32)
