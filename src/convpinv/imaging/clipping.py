@@ -24,11 +24,14 @@ def clipped_pixels(plane: Tensor, seen: Tensor | None = None) -> Tensor:
     values = plane if seen is None else plane[seen]
     for sign in (1, -1):
         end = values.amax() if sign > 0 else values.amin()
+        count = int((values == end).sum())
+        # Asked first: of most pictures the rest need not be looked at.
+        if count <= LEAST_SHARE * values.numel():
+            continue
         inner = values[values != end]
         if not inner.numel():
             return result
         next_value = inner.amax() if sign > 0 else inner.amin()
-        count, next_count = int((values == end).sum()), int((inner == next_value).sum())
-        if count > max(LEAST_SHARE * values.numel(), AGAINST_NEXT * next_count):
+        if count > AGAINST_NEXT * int((inner == next_value).sum()):
             result[plane == end if seen is None else (plane == end) & seen] = sign
     return result

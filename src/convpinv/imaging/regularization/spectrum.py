@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -115,8 +116,12 @@ def window(size: tuple[int, int], device: torch.device) -> Tensor:
     return rows[:, None] * columns
 
 
+@lru_cache(maxsize=8)
 def _evenly(count: int) -> Tensor:
-    """Return the indices of all frequencies, or of :data:`MOST_FREQUENCIES` drawn among them, always the same."""
+    """Return the indices of all frequencies, or of :data:`MOST_FREQUENCIES` drawn among them, always the same.
+
+    Remembered: to draw them takes as long as two transforms of the picture.
+    """
     if count <= MOST_FREQUENCIES:
         return torch.arange(count)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
