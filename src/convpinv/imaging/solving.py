@@ -74,7 +74,7 @@ def _solve(task: Task, strength: Tensor, first_strength: Tensor | None) -> prior
         return priors.minimise(problem, job.progress)
     # A denoiser starts from the scene of total variation, which goes on beyond the border.
     weight = strength if first_strength is None else first_strength
-    problem = priors.Problem(model, observation, priors.TotalVariation(), weight, constraint, schedule)
+    problem = priors.Problem(model, observation, priors.TotalVariation(), weight, constraint, schedule.patiently())
     start = priors.minimise(problem, keep_scene=True)
     first = start.planes if model.boundary_is_known or start.scene is None else start.scene
     denoisers = [_denoiser(job, task.unit, index) for index in range(len(first))]
