@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from convpinv import Conv2dOperator, psf
-from harness import at_most, compared, interleaved, median_ratio, options, peak_of, quotient, write
+from harness import at_most, compared, interleaved, median_ratio, options, quotient, write
+from memory import peak_of
 
 SIGMA = 2.0
 DAMP = 0.1

@@ -13,7 +13,7 @@ import sys
 
 from harness import HERE, parser
 
-HELPERS = {"harness", "page", "peers", "run_all"}
+HELPERS = {"harness", "memory", "page", "peers", "run_all"}
 # The longest last: what is most asked for is there first.
 LAST = ("folders", "tiles", "restoration")
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import harness
+import memory
 import page
 import peers
 import run_all
@@ -177,7 +178,7 @@ def test_spread_is_that_of_numpy() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's own count of resident memory")
 def test_peak_counts_the_call_alone() -> None:
-    found = harness.peak_of("large_circular", "call", "FFT round trip", 1024)
+    found = memory.peak_of("large_circular", "call", "FFT round trip", 1024)
     if not found:
         pytest.skip("the high-water mark cannot be set back here")
     # At least the half-spectrum beside the result; loading torch would be some 200 MiB.

@@ -19,7 +19,8 @@ __all__ = ["LOCAL_PRIORS", "Reach", "reach"]
 # "none" has no reach: the response of the pseudo-inverse of a blur that loses frequencies never ends.
 LOCAL_PRIORS = (*LINEAR, "tv", "hyperlaplacian", "nonlocal")
 LARGEST_HALO = 1024
-# Priors that iterate end at a change of 1e-3 of the picture's deviation: no surroundings make a seam smaller than that.
+# Priors that iterate end at a change of 1e-3 of the picture's deviation or more: no surroundings make a seam smaller
+# than that.
 LEAST_SEAM = 1e-3
 # What tiles differed from the whole by, in the root mean square over the picture against its deviation, at strengths
 # from a third of the automatic to three times it: by the tolerance of the loops. Up to 0.026 on 20 pictures by total

@@ -34,8 +34,8 @@ def solve(task: Task, strength: Tensor, first_strength: Tensor | None = None) ->
     """Run the prior: pictures (n, C, H, W) at unit scale in and out, λ (n,).
 
     ``first_strength`` is that of total variation, whose scene a denoiser starts from. Priors whose iteration ends at a
-    change of 1e-3 work in single precision: in double twelve pictures of 500² took 1.2 to 1.7 times as long, to results
-    8e-7 of the deviation away (root mean square; 2.5e-4 by the hyper-Laplacian, which is not convex).
+    change of 1e-3 or more work in single precision: in double twelve pictures of 500² took 1.2 to 1.7 times as long, to
+    results 8e-7 of the deviation away (root mean square; 2.5e-4 by the hyper-Laplacian, which is not convex).
     """
     double = task.unit.pictures.dtype
     if task.job.prior not in IN_SINGLE or double != torch.float64:

@@ -38,7 +38,7 @@ LOUD = 10**-2.4
 CONVINCING = (0.0, 0.5)
 CONVINCING_OF_IDENTITY = (-1.5, -1.0)
 SMALL_CHANGE_OF_IDENTITY = 10**-1.8
-# Loops end when a step is smaller than 1e-3 of the deviation; a change that is no larger (57 dB) is none.
+# Loops end at a step of 1e-3 of the deviation or more; a change that is no larger (57 dB) is none.
 TOLERANCE = 10**-5.7
 # Pixels a side that the second blur must leave of an unknown border.
 SMALLEST = 24
@@ -106,13 +106,12 @@ def _windows(model: BlurModel) -> list[tuple[Any, ...]]:
         return []
     if is_whole:
         return [(...,)]
+    # Together two of them are as large as the pictures that the rules were found on.
     starts = [
-        sorted({min(max(n * quarter // 4 - side // 2, 0), n - side) for quarter in (1, 3)})
-        for n, side in zip(model.picture, sides, strict=True)
+        [min(max(n * quarter // 4 - side // 2, 0), n - side) for n, side in zip(model.picture, sides, strict=True)]
+        for quarter in (1, 3)
     ]
-    # Two of them, in opposite quarters: together they are as large as the pictures that the rules were found on.
-    ends = dict.fromkeys((starts[0][index], starts[1][index]) for index in (0, -1))
-    return [(..., slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in ends]
+    return [(..., slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in starts]
 
 
 def _errors(

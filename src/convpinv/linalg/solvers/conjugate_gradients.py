@@ -63,10 +63,10 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     target = system.tolerance * scale
     value, residual, size = torch.zeros_like(right), right, scale
     done, stalled, met = 0, False, scale == 0
-    corrects = system.in_single is not None
-    for _ in range(CORRECTIONS if corrects else 1 + RESTARTS):
-        if corrects and system.in_single is not None:
-            step, used = _correction(system.in_single, residual, size, target, max_iterations - done)
+    single = system.in_single
+    for _ in range((0 if single is None else CORRECTIONS) + 1 + RESTARTS):
+        if single is not None:
+            step, used = _correction(single, residual, size, target, max_iterations - done)
             value = value + step
         else:
             value, used, stalled = _run(system, value, residual, target, max_iterations - done)
@@ -75,14 +75,14 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
         residual = right - system.multiply(value)
         size = batch_norm(residual)
         met = system.met(size, target, value)
-        wins = size <= (WORTHWHILE if corrects else 0.5) * previous
+        wins = size <= (0.5 if single is None else WORTHWHILE) * previous
         if done >= max_iterations or bool(met.all()):
             break
         # A restart pays while it still wins digits; where corrections no longer do, double precision takes over.
         if not bool((wins & ~met).any()):
-            if not corrects:
+            if single is None:
                 break
-            corrects = False
+            single = None
     if bool(met.all()):
         status = Status.CONVERGED
     else:
