@@ -69,9 +69,36 @@ def test_a_frame_along_one_axis_is_solved_exactly(
     system = Krylov().prepare(problem).outputs
     if system is None:
         pytest.fail("wide operators are solved on the data side")
-    assert len(system.strips) == 1
+    if system.elimination is None:
+        pytest.fail("a damped valid convolution is solved by elimination")
+    assert len(system.elimination.strips) == 1
     y = random_images(operator.out_shape, operator)
-    assert (system.precondition(system.multiply(y)) - y).norm() <= 1e-8 * y.norm()
+    found, iterations = system.correct(system.multiply(y), torch.zeros(len(y)), 100)
+    assert iterations == 0
+    assert (found - y).norm() <= 1e-8 * y.norm()
+
+
+@pytest.mark.parametrize("channels", [(1, 1, 1), (3, 2, 1), (4, 2, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("damp", [0.3, 0.05, 5e-3])
+def test_the_frame_is_solved_to_what_is_asked(
+    damp: float, stride: int, channels: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    inputs, outputs, groups = channels
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(outputs, inputs // groups, 5, 4, generator=generator, dtype=dtype)
+    operator = Conv2dOperator(weight / weight.norm(), (21, 27), stride=stride, groups=groups)
+    system = Krylov().prepare(operator.pinv(damp=damp, solver="krylov").plan.problem).outputs
+    if system is None or system.elimination is None:
+        pytest.fail("a wide damped valid convolution is solved by elimination on the data side")
+    assert len(system.elimination.strips) == 2
+    y = random_images(operator.out_shape, operator)
+    y = y / y.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    for goal in (1e-2, 1e-5):
+        found, _ = system.correct(y, torch.full((len(y),), goal, dtype=torch.float64), 1000)
+        left = (system.multiply(found) - y).flatten(1).norm(dim=1)
+        assert bool((left <= goal + 10 * system.elimination.least).all())
 
 
 @pytest.mark.parametrize(("shape", "taps"), [((8, 2), (3, 2)), ((7, 1), (3, 1)), ((2, 9), (2, 4)), ((3, 3), (2, 2))])
@@ -119,10 +146,11 @@ def test_corrections_in_single_precision_reach_what_double_does(
             assert bool((error <= bound * expected.flatten(1).norm(dim=1)).all())
 
 
-def test_where_single_precision_wins_nothing_double_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrong", [0.0, 1e6, math.nan])
+def test_where_elimination_wins_nothing_iterations_go_on(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = Conv2dOperator(shake()[None, None], (64, 64))
     y = random_images(operator.out_shape, operator, batch=1)
-    monkeypatch.setattr(conjugate_gradients, "_correction", lambda system, residual, *_: (0 * residual, 1))
+    monkeypatch.setattr(krylov.Elimination, "solve", lambda elimination, transformed, *_: (wrong * transformed, 1))
     outcome = operator.pinv(damp=0.03, solver="krylov", tol=1e-9).solve(y)
     assert outcome.status is Status.CONVERGED
     assert outcome.residual <= 1e-9

@@ -15,7 +15,7 @@ from convpinv.linalg.solvers.base import Status, batch_norm
 PATIENCE = 1000
 # Restarts from the true residual: each wins back the digits that the recurrence lost to rounding.
 RESTARTS = 3
-# Corrections in single precision, of which each has to win as much as this.
+# Corrections by another way, of which each has to win as much as this.
 CORRECTIONS = 12
 WORTHWHILE = 0.1
 
@@ -30,6 +30,11 @@ class Outcome:
     residual: float
 
 
+# Solves for right-hand sides of size 1, each to about the residual asked for (B,), within so many iterations: the
+# solutions and the iterations it took.
+Correct = Callable[[Tensor, Tensor, int], tuple[Tensor, int]]
+
+
 @dataclass(frozen=True)
 class System:
     """A Hermitian positive semi-definite system, its preconditioner, and when its solution is good enough.
@@ -37,13 +42,15 @@ class System:
     ``‖right − S u‖ ≤ tolerance·‖right‖``, and where a ``margin`` is given also ``‖right − S u‖ ≤ margin·‖u‖``. With a
     margin of accuracy times the smallest eigenvalue of S, the relative error of u is at most the accuracy. A residual
     alone says little of it (measured: 15 % off at a residual of 1e-6 for damp = 1e-3·σ₁).
+
+    Where there is another way to a solution of a few digits, ``correct`` goes it, and iterations are the last resort.
     """
 
     multiply: Callable[[Tensor], Tensor]
     precondition: Callable[[Tensor], Tensor]
     tolerance: float
     margin: float | None = None
-    in_single: System | None = None
+    correct: Correct | None = None
 
     def met(self, size: Tensor, target: Tensor, value: Tensor) -> Tensor:
         """Tell for each picture whether a residual of this size is small enough for this iterate: (B,)."""
@@ -63,26 +70,27 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     target = system.tolerance * scale
     value, residual, size = torch.zeros_like(right), right, scale
     done, stalled, met = 0, False, scale == 0
-    single = system.in_single
-    for _ in range((0 if single is None else CORRECTIONS) + 1 + RESTARTS):
-        if single is not None:
-            step, used = _correction(single, residual, size, target, max_iterations - done)
-            value = value + step
+    correct = system.correct
+    for _ in range((0 if correct is None else CORRECTIONS) + 1 + RESTARTS):
+        previous = size
+        if correct is not None:
+            value, residual, size, used = _corrected(
+                system, correct, value, residual, size, right, target, max_iterations - done
+            )
         else:
             value, used, stalled = _run(system, value, residual, target, max_iterations - done)
+            residual = right - system.multiply(value)
+            size = batch_norm(residual)
         done += used
-        previous = size
-        residual = right - system.multiply(value)
-        size = batch_norm(residual)
         met = system.met(size, target, value)
-        wins = size <= (0.5 if single is None else WORTHWHILE) * previous
+        wins = size <= (0.5 if correct is None else WORTHWHILE) * previous
         if done >= max_iterations or bool(met.all()):
             break
-        # A restart pays while it still wins digits; where corrections no longer do, double precision takes over.
+        # A restart pays while it still wins digits; where corrections no longer do, iterations take over.
         if not bool((wins & ~met).any()):
-            if single is None:
+            if correct is None:
                 break
-            single = None
+            correct = None
     if bool(met.all()):
         status = Status.CONVERGED
     else:
@@ -91,17 +99,34 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     return Outcome(value, status, done, worst)
 
 
-def _correction(system: System, residual: Tensor, size: Tensor, target: Tensor, budget: int) -> tuple[Tensor, int]:
-    """Solve for what a residual asks for, in single precision and at unit scale; the step and the iterations."""
-    scale = _column(torch.where(size > 0, size, torch.ones_like(size)), residual)
-    single = torch.complex64 if residual.is_complex() else torch.float32
-    right = (residual / scale).to(single)
-    asked = target / scale.real.flatten()
-    # Where digits are asked for, one more, as the last step in double precision mostly brings it: the error of the
-    # answer may be κ times the residual.
-    goal = torch.where(asked < 1e-2, 0.1 * asked, asked).clamp(min=system.tolerance).to(torch.float32)
-    step, used, _ = _run(system, torch.zeros_like(right), right, goal, budget)
-    return step.to(residual.dtype) * scale, used
+def _corrected(
+    system: System,
+    correct: Correct,
+    value: Tensor,
+    residual: Tensor,
+    size: Tensor,
+    right: Tensor,
+    target: Tensor,
+    budget: int,
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Add what a residual asks for: the iterate, its residual, the residual's size, and iterations."""
+    scale = torch.where(size > 0, size, torch.ones_like(size))
+    asked = target / scale
+    # Where digits are asked for, one more, as the last step mostly brings it: the error of the answer may be κ times
+    # the residual.
+    goal = torch.where(asked < 1e-2, 0.1 * asked, asked)
+    step, used = correct(residual / _column(scale, residual), goal, budget)
+    proposed = value + step * _column(scale, value)
+    left = right - system.multiply(proposed)
+    remaining = batch_norm(left)
+    better = remaining < size  # not where it is not finite
+    kept = _column(better, value).bool()
+    return (
+        torch.where(kept, proposed, value),
+        torch.where(kept, left, residual),
+        torch.where(better, remaining, size),
+        used,
+    )
 
 
 def _run(system: System, value: Tensor, residual: Tensor, target: Tensor, budget: int) -> tuple[Tensor, int, bool]:

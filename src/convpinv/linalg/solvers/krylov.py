@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 import torch
@@ -22,10 +23,15 @@ from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batc
 # rounding (measured on 120 random operators: 1e-4 in both spaces takes half as many iterations again).
 FLOOR_IN_SMALLER_SPACE = 1e-2
 FLOOR_IN_LARGER_SPACE = 1e-1
-# Where damp is at least this part of σ₁, corrections are solved for in single precision, each to CORRECTED: that is
-# above what its rounding leaves of systems of that condition number, 1e4.
+# Where damp is at least this part of σ₁, Toeplitz systems are solved by elimination, and in single precision. Below the
+# first, rounding leaves elimination few digits, and it took twice as many iterations as the preconditioner.
+DAMP_FOR_ELIMINATION = 1e-3
 DAMP_FOR_SINGLE = 1e-2
-CORRECTED = 1e-5
+# No less than this part of ε·(σ₁/damp)² is asked of elimination, and not less than so many ε: rounding.
+WITHIN_ROUNDING = 0.1
+FEWEST_ROUNDINGS = 10.0
+# The residual of the whole is up to six times the step that ends the iteration on the frame.
+FRAME_SHARE = 0.25
 # However small damp is, the preconditioner is damped by this part of σ₁: the matrices of the frame's strips have the
 # condition number 1/floor², and their Cholesky factors must not fail.
 DAMPED_FLOOR = 1e-5
@@ -36,7 +42,8 @@ class NormalSystem:
     """``A Aᴴ + damp²`` on outputs, or ``AᴴA + damp²`` on pictures, and the inverse symbol that preconditions it.
 
     Both are nearly Toeplitz with the symbol ``K Kᴴ`` (``KᴴK``) of the polyphase kernel, and exactly so for *valid*
-    (*full*) convolutions: there the product itself is taken from the symbol, at two FFTs.
+    (*full*) convolutions: there the product itself is taken from the symbol, at two FFTs, and where the inverse symbol
+    is exact, so is elimination, but for what is left to be found on the ``frame``.
     """
 
     operator: Convolution
@@ -46,12 +53,12 @@ class NormalSystem:
     inverse_symbol: Tensor
     symbol: Tensor | None
     strips: list[frame.Strip]
-    in_single: NormalSystem | None = None
+    elimination: Elimination | None = None
 
     def system(self, tolerance: float, margin: float | None = None) -> conjugate_gradients.System:
         """What conjugate gradients are told."""
-        corrections = None if self.in_single is None else self.in_single.system(CORRECTED)
-        return conjugate_gradients.System(self.multiply, self.precondition, tolerance, margin, corrections)
+        correct = None if self.elimination is None else self.correct
+        return conjugate_gradients.System(self.multiply, self.precondition, tolerance, margin, correct)
 
     def multiply(self, batch: Tensor) -> Tensor:
         """Apply the system's matrix."""
@@ -71,8 +78,18 @@ class NormalSystem:
         without it.
         """
         transformed = spectrum.transform(self._embed(batch))
-        product = frame.corrected(lambda part: multiply_symbol(self.inverse_symbol, part), self.strips, transformed)
+        product = frame.corrected(partial(multiply_symbol, self.inverse_symbol), self.strips, transformed)
         return self._cropped(product, batch)
+
+    def correct(self, right: Tensor, goal: Tensor, budget: int) -> tuple[Tensor, int]:
+        """Solve by elimination, with the rounding of its precision."""
+        assert self.elimination is not None
+        elimination = self.elimination
+        precision = elimination.inverse_symbol.real.dtype
+        embedded = self._embed(right.to(precision.to_complex() if right.is_complex() else precision))
+        goal = FRAME_SHARE * goal.clamp(min=elimination.least)
+        spectra, used = elimination.solve(spectrum.transform(embedded), goal.to(precision), budget)
+        return self._cropped(spectra, right).to(right.dtype), used
 
     @property
     def _stride(self) -> tuple[int, int]:
@@ -90,6 +107,24 @@ class NormalSystem:
         height, width = like.shape[-2:]
         embedded = spectrum.inverse_transform(transformed, self.coarse, like.is_complex())
         return join_phases(embedded, self._stride)[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The exact inverse symbol of a damped Toeplitz system, and the frame's strips, in the precision that suffices."""
+
+    inverse_symbol: Tensor
+    strips: list[frame.Strip]
+    condition: float
+
+    @property
+    def least(self) -> float:
+        """Relative residual that can be asked for."""
+        return torch.finfo(self.inverse_symbol.dtype).eps * (FEWEST_ROUNDINGS + WITHIN_ROUNDING * self.condition)
+
+    def solve(self, transformed: Tensor, goal: Tensor, budget: int) -> tuple[Tensor, int]:
+        """Spectra of solutions, and iterations; see :func:`.frame.solve`."""
+        return frame.solve(partial(multiply_symbol, self.inverse_symbol), self.strips, transformed, goal, budget)
 
 
 @dataclass(frozen=True)
@@ -217,24 +252,21 @@ def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSyste
     inverse = _inverse_symbol(gram, max(damp, DAMPED_FLOOR * largest) if damp else floor * largest)
     window = (geometry.rows.out_size, geometry.columns.out_size) if on_outputs else operator.in_shape[1:]
 
-    def strips_of(inverse: Tensor) -> list[frame.Strip]:
-        return frame.strips_of(inverse, grid, window, operator.dtype.is_complex) if is_toeplitz else []
-
-    def made(operator: Convolution, inverse: Tensor, strips: list[frame.Strip]) -> NormalSystem:
-        # Complex even where it is real: torch would convert it anew at each product, which doubles its time.
-        inverse = inverse.to(inverse.dtype.to_complex())
-        symbol = gram.to(inverse.dtype) if is_toeplitz else None
-        return NormalSystem(operator, on_outputs, damp, grid, inverse, symbol, strips)
-
+    # Complex even where it is real: torch would convert it anew at each product, which doubles its time.
+    inverse = inverse.to(inverse.dtype.to_complex())
+    system = NormalSystem(operator, on_outputs, damp, grid, inverse, None, [])
+    if not is_toeplitz:
+        return system
+    system = replace(system, symbol=gram.to(inverse.dtype))
     is_moderate = largest >= 1.0 / spectrum.MODERATE and max(largest, damp) <= spectrum.MODERATE
-    # Each correction begins anew: where the preconditioner is not next to exact that may double the iterations.
-    if not is_toeplitz or not is_moderate or damp < DAMP_FOR_SINGLE * largest:
-        return made(operator, inverse, strips_of(inverse))
-    complexes = operator.dtype.is_complex
-    smaller = inverse.to(torch.complex64 if inverse.is_complex() else torch.float32)
-    single = made(operator.to(torch.complex64 if complexes else torch.float32), smaller, strips_of(smaller))
-    # In double precision the residual is computed; to iterate there is a last resort, and goes without the strips.
-    return replace(made(operator, inverse, []), in_single=single)
+    suffices = inverse.to(torch.complex64) if is_moderate and damp >= DAMP_FOR_SINGLE * largest else inverse
+    strips = frame.strips_of(suffices, grid, window, operator.dtype.is_complex)
+    if strips is None:
+        return system
+    if damp < DAMP_FOR_ELIMINATION * largest:
+        return replace(system, strips=strips)
+    # Iterations are a last resort there, and go without the strips.
+    return replace(system, elimination=Elimination(suffices, strips, (largest / damp) ** 2 + 1.0))
 
 
 def _largest_value(gram: Tensor) -> float:
