@@ -10,9 +10,22 @@ from convpinv.app import axes as stack_axes
 from convpinv.app import images, outputs
 from convpinv.app.files import TargetError, WriteError
 from convpinv.app.raster import Image
+from convpinv.app.request import Request
+from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# What would be another work than reading and writing, or promises something about it.
+_NOT_SERVED = ("--dry-run", "--mask", "--plot", "--memory", "--workers", "--scheduler", "--resume")
+
+
+def check_options(request: Request) -> None:
+    """Refuse the options that a copy does not serve: one that is ignored would be taken for one that was kept to."""
+    given = [name for name in _NOT_SERVED if getattr(request, name[2:].replace("-", "_")) not in (None, False)]
+    if given:
+        raise ArgumentError(f"--check-io only reads, writes and compares; leave out {', '.join(given)}")
 
 
 def check_file(

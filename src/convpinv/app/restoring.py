@@ -151,6 +151,7 @@ def _checked(request: Request) -> Outcome:
     """Copy the file through reading and writing, and say what that kept."""
     from convpinv.app import checking
 
+    checking.check_options(request)
     _check_report(request.report)
     facts, files = checking.check_file(
         request.source,
