@@ -89,8 +89,7 @@ def _blurred(image: raster.Image, psf: Tensor, light: Light, request: Request) -
 
     found = []
     for count, (_, index) in enumerate(axes.planes(image)):
-        plane = image.pixels[index]
-        plane = plane if light.curve is None else light.curve.decode(plane)
+        plane = light.of(image.pixels[index])
         kernel = stacks.psf_of_plane(psf, image, index)
         # The planes of a stack have noise of their own; that of a single picture is the seed's.
         seed = None if request.seed is None else request.seed + count

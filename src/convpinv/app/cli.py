@@ -44,7 +44,7 @@ Axes = Annotated[
     str | None,
     typer.Option(metavar="LETTERS", help="Name each axis of a file that does not, like TCZYX; S is for colours."),
 ]
-AsLight = Annotated[Linear, typer.Option(help="Decode the curve of pictures for the screen, and encode again.")]
+AsLight = Annotated[Linear, typer.Option(help="Work in light: undo the curve of pictures for the screen.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw into this file.")]
 
@@ -204,6 +204,7 @@ def psf_command(
     size: Annotated[
         int | None, typer.Option("--size", metavar="N", help="Rows and columns of a measured one, an odd number.")
     ] = None,
+    linear: AsLight = Linear.AUTO,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write it: .tif (32-bit float), .png (16-bit) or .npy."),
@@ -216,7 +217,7 @@ def psf_command(
     def work() -> None:
         from convpinv.app import inspecting, psf_source
 
-        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size)
+        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size, linear.value)
         for line in inspecting.show_psf(asked, output, plot, overwrite):
             typer.echo(line)
 

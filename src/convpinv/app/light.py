@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WORDS = ("auto", "on", "off")
 # A table in a profile that stays this near to sRGB is sRGB: half a level of 8 bits, in light.
 _SAME = 0.002
+_UNDONE = "the curve of the file is undone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +76,24 @@ SRGB = Curve("sRGB", 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-    """The curve that is undone, None for values taken as light, and the sentence that says why."""
+    """The curve that is undone, None for values taken as light, and the words that say why."""
 
     curve: Curve | None
-    text: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """What is said of a picture that comes out as it went in."""
+        return self.why if self.curve is None else f"linear: {_UNDONE} before and put back after ({self.why})"
+
+    @property
+    def one_way(self) -> str:
+        """What is said of a picture that is only read."""
+        return self.why if self.curve is None else f"{_UNDONE} ({self.why})"
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the light of values as the file holds them."""
+        return values if self.curve is None else self.curve.decode(values)
 
 
 def choose(image: Image, word: str) -> Light:
@@ -107,7 +122,7 @@ def choose(image: Image, word: str) -> Light:
         return Light(None, f"the values of the file are taken as light: {said}")
     if curve is None:
         curve, said = SRGB, f"sRGB, as asked, though {said}"
-    return Light(curve, f"linear: the curve of the file is undone before and put back after ({said})")
+    return Light(curve, said)
 
 
 def _curve(image: Image) -> tuple[Curve | None, str]:
