@@ -12,10 +12,12 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import zarr
 
 from app.folders import OPTIONS, contents, fill, picture, save, unfinished
 from convpinv.app import batch_journal, batch_plan, batch_summary
 from convpinv.app.batch_plan import Naming, Plan, Task
+from convpinv.app.request import Request
 
 
 def alone(convpinv: Callable, sources: list[Path], options: str = OPTIONS) -> dict[str, bytes]:
@@ -373,8 +375,6 @@ def test_a_mask_is_for_all(convpinv: Callable, tmp_path: Path):
 
 
 def test_the_settings_that_pixels_depend_on(tmp_path: Path):
-    from convpinv.app.restoring import Request
-
     psf = save(tmp_path / "psf.png", picture(0, (3, 3)))
     cases: tuple[dict[str, Any], ...] = (
         {},
@@ -392,6 +392,20 @@ def test_the_settings_that_pixels_depend_on(tmp_path: Path):
     assert len(set(digests)) == len(digests)
     same = batch_journal.settings_digest(Request(Path("x"), Path("y"), "box:size=3", overwrite=True))
     assert same == digests[0]
+
+
+def test_the_content_of_a_folder_that_is_a_psf_or_a_mask_counts(tmp_path: Path):
+    def digest(**options: Any) -> str:
+        return batch_journal.settings_digest(Request(Path("a"), Path("b"), **options))
+
+    folder = tmp_path / "a.zarr"
+    ways: tuple[dict[str, Any], ...] = ({"psf": str(folder)}, {"psf": "box:size=3", "mask": folder})
+    zarr.create_array(folder, data=picture(0))
+    before = [digest(**way) for way in ways]
+    assert [digest(**way) for way in ways] == before
+    zarr.create_array(folder, data=picture(1), overwrite=True)
+    for way, old in zip(ways, before, strict=True):
+        assert digest(**way) != old
 
 
 def test_the_bar_says_rate_and_time_left_on_a_terminal_only(
