@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from app.folders import save
 from convpinv.app import light
@@ -87,3 +88,48 @@ def test_linear_is_for_what_is_measured(convpinv: Callable):
     run = convpinv("psf box:size=3 --linear on")
     assert run.code == 2
     assert "--linear is for a PSF that is measured in pictures" in run.error_line
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["deblur in.tif out.tif --psf NAME", "blur in.tif out.tif --psf NAME", "psf NAME", "inspect --psf NAME --size 9x9"],
+)
+def test_a_psf_of_several_planes_says_what_to_do(convpinv: Callable, listing: Callable, tmp_path: Path, line: str):
+    tifffile.imwrite(tmp_path / "in.tif", np.ones((20, 20), np.float32))
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
+        for _ in range(3):
+            file.write(np.ones((3, 3), np.float32), metadata=None)
+    spectral = np.ones((3, 3, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "channels.tif", spectral, photometric="minisblack", planarconfig="contig")
+    zarr.create_array(tmp_path / "planes.zarr", data=np.ones((3, 3, 3)))
+    before = listing()
+    for name, what in (
+        ("pages.tif", "has 3 axes (3 x 3 x 3)"),
+        ("channels.tif", "holds 5 channels in each pixel"),
+        ("planes.zarr", "has 3 axes (3 x 3 x 3)"),
+    ):
+        run = convpinv(line.replace("NAME", name))
+        assert run.code == 2
+        # --axes names those of IN, and helps no PSF.
+        assert run.error_line.endswith(f"{name}: {what} where one picture is needed; save one plane of it")
+    assert listing() == before
+
+
+def test_what_is_measured_is_one_picture(convpinv: Callable, tmp_path: Path):
+    np.save(tmp_path / "stars.npy", np.ones((3, 40, 40)))
+    run = convpinv("psf --from-points stars.npy --size 9")
+    assert run.code == 2
+    assert "stars.npy: has 3 axes (3 x 40 x 40) where one picture is needed; save one plane of it" in run.error_line
+
+
+def test_a_psf_in_zarr_is_read(convpinv: Callable, tmp_path: Path):
+    tifffile.imwrite(tmp_path / "in.tif", np.random.default_rng(0).random((20, 20)))
+    zarr.create_array(tmp_path / "psf.zarr", data=TRUTH)
+    np.save(tmp_path / "psf.npy", TRUTH)
+    for name in ("zarr", "npy"):
+        run = convpinv(f"blur in.tif {name}.tif --psf psf.{name}")
+        assert (run.code, run.err) == (0, "")
+    assert (tmp_path / "zarr.tif").read_bytes() == (tmp_path / "npy.tif").read_bytes()
+    assert "13 rows x 13 columns" in convpinv("psf psf.zarr").out
+    (tmp_path / "folder").mkdir()
+    assert "folder: is a folder; name one file in it" in convpinv("psf folder").error_line

@@ -23,16 +23,11 @@ _EXAMPLE = {3: "ZYX", 4: "CZYX", 5: "TCZYX"}
 
 
 class UnnamedAxesError(UnreadableFileError):
-    """A file of more than two axes that does not say what they are; ``shape`` is that of its array."""
+    """A file that does not say what its axes are: the shape of its array, what it has, and how to name it."""
 
-    def __init__(self, path: str | os.PathLike[str], shape: Sequence[int]):
-        self.shape = tuple(shape)
-        example = _EXAMPLE.get(len(shape), "TCZYX")
-        super().__init__(
-            path,
-            f"has {len(shape)} axes ({sizes_text(shape)}) and does not say what they are; name them with --axes, like "
-            f"--axes {example}, S for red, green and blue",
-        )
+    def __init__(self, path: str | os.PathLike[str], shape: Sequence[int], what: str, remedy: str):
+        self.shape, self.what = tuple(shape), what
+        super().__init__(path, f"{what} and does not say what they are; {remedy}")
 
 
 def sizes_text(shape: Sequence[int]) -> str:
@@ -86,7 +81,9 @@ def resolve(
     elif len(shape) == 2:
         return "YX", ()
     else:
-        raise UnnamedAxesError(path, shape)
+        example = _EXAMPLE.get(len(shape), "TCZYX")
+        remedy = f"name them with --axes, like --axes {example}, S for red, green and blue"
+        raise UnnamedAxesError(path, shape, f"has {len(shape)} axes ({sizes})", remedy)
     if "S" in names and not 2 <= shape[names.index("S")] <= 4:
         length = shape[names.index("S")]
         raise UnreadableFileError(

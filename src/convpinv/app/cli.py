@@ -19,8 +19,8 @@ from convpinv.app.choices import BlurBorder, Border, Device, Linear, Prior
 from convpinv.app.folder_options import Format, Jobs, Recursive, Resume, Sources, Suffix
 
 PSF_HELP = (
-    "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
-    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
+    "The point spread function: a file (a picture, Zarr or .npy) or a text: gaussian:sigma=1.6, "
+    "motion:length=21,angle=30, defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
     "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065."
 )
 STRENGTH_HELP = "Weight of the prior, more is smoother; or the rule: likelihood (auto), discrepancy, gcv, sure."

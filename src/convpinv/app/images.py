@@ -87,7 +87,13 @@ def read(
 
     folder = os.path.isdir(path) and ngff.is_folder(path)
     data: Encoded = ngff.read_folder(path) if folder else read_bytes(path)
-    image = decode(data, path, gaps=gaps, axes=axes)
+    try:
+        image = decode(data, path, gaps=gaps, axes=axes)
+    except stack_axes.UnnamedAxesError as error:
+        if stacks:
+            raise
+        # Names would not help: whatever the axes are, there is more than one picture.
+        raise UnreadableFileError(path, f"{error.what} where one picture is needed; save one plane of it") from None
     return image if stacks else stack_axes.single(image, path)
 
 

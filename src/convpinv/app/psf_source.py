@@ -33,7 +33,7 @@ def load(text: str, option: str = "--psf") -> PsfSource:
     Parameters
     ----------
     text
-        A file that exists (a picture or ``.npy``), or a maker's text such as ``motion:length=21,angle=30``.
+        A file that exists (a picture, Zarr or ``.npy``), or a maker's text such as ``motion:length=21,angle=30``.
     option
         How the command calls this argument, for the error.
 
@@ -177,7 +177,7 @@ def file_of(text: str) -> Path | None:
 def _from_file(path: Path) -> PsfSource:
     from convpinv.imaging import psf
 
-    data = read_bytes(path)
+    data = b"" if path.is_dir() else read_bytes(path)
     notes: tuple[str, ...] = ()
     if data.startswith(signatures.NUMPY):
         array = _numpy_array(data, path)

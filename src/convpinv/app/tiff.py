@@ -61,11 +61,9 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
                 f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB",
             )
     if len(extras) > 1 and axes is None:
-        raise UnreadableFileError(
-            path,
-            f"holds {page.samplesperpixel} channels in each pixel and does not say what they are; save it as grey or "
-            "RGB, at most with alpha, or name the axes with --axes, like --axes YXC",
-        )
+        remedy = "save it as grey or RGB, at most with alpha, or name the axes with --axes, like --axes YXC"
+        what = f"holds {page.samplesperpixel} channels in each pixel"
+        raise stack_axes.UnnamedAxesError(path, stored.shape, what, remedy)
     names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
     notes += remarks
     if depth == "bool":
