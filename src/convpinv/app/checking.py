@@ -107,7 +107,12 @@ def _different(image: Image, again: Image) -> str:
             return "its alpha channel"
     if image.format != again.format:
         return ""
-    for name, words in (("icc", "its colour profile"), ("exif", "its EXIF block"), ("orientation", "its orientation")):
+    for name, words in (
+        ("icc", "its colour profile"),
+        ("exif", "its EXIF block"),
+        ("xmp", "its XMP"),
+        ("orientation", "its orientation"),
+    ):
         if getattr(image, name) != getattr(again, name):
             return words
     if image.dpi is not None and (again.dpi is None or not np.allclose(image.dpi, again.dpi, rtol=1e-3)):
@@ -138,6 +143,7 @@ def _kept(image: Image, again: Image) -> list[str]:
         "alpha": image.alpha is not None,
         "colour profile": image.icc is not None and again.icc == image.icc,
         "EXIF": image.exif is not None and again.exif == image.exif,
+        "XMP": image.xmp is not None and again.xmp == image.xmp,
         "orientation": image.orientation != 1 and again.orientation == image.orientation,
         "resolution": image.dpi is not None and again.dpi is not None,
         "axes": bool(image.axes) and again.axes == image.axes,

@@ -12,7 +12,7 @@ from convpinv.app.raster import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ORIENTATION = 274
+_ORIENTATION, _XMP = 274, 700
 # Classic TIFF counts bytes with 32 bits; some room is left for what is not pixels.
 _CLASSIC = 2**32 - 2**25
 
@@ -55,6 +55,8 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
         more["description"] = description
     tags = [*native.get("tags", ()), *(() if "window" in native else native.get("places", ()))]
     more["software"] = False if any(tag[0] == 305 for tag in tags) else "convpinv"
+    if image.xmp is not None and image.format != "tiff":
+        tags.append((_XMP, 1, len(image.xmp), image.xmp))
     if image.orientation != 1:
         tags.append((_ORIENTATION, 3, 1, image.orientation))
     buffer = io.BytesIO()
