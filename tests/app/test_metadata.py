@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from convpinv.app import images
+from convpinv.app import images, light
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/">\xc3\xa9</x:xmpmeta><?xpacket end="w"?>'
@@ -152,6 +152,57 @@ def test_a_packed_xmp_is_unpacked_and_a_damaged_one_is_a_text(tmp_path: Path):
 
 
 LINEAR = (b"gAMA", struct.pack(">I", 100000))
+SLOPE = np.tile(np.arange(6, 256, 5, dtype=np.uint8), (24, 1))
+
+
+@pytest.mark.parametrize("command", ["deblur", "blur"])
+@pytest.mark.parametrize("target", ["out.jpg", "out.webp"])
+@pytest.mark.parametrize(
+    ("chunk", "curve", "lost"),
+    [
+        (LINEAR, light.Curve("linear", 1.0), "the gamma (gAMA)"),
+        ((b"gAMA", struct.pack(">I", 55556)), light.Curve("gamma", 1.8), "the gamma (gAMA)"),
+        ((b"cICP", bytes([1, 8, 0, 1])), light.Curve("linear", 1.0), "the colour space (cICP)"),
+    ],
+)
+def test_a_curve_that_has_no_place_becomes_that_of_srgb(
+    convpinv: Callable,
+    tmp_path: Path,
+    command: str,
+    target: str,
+    chunk: tuple[bytes, bytes],
+    curve: light.Curve,
+    lost: str,
+):
+    (tmp_path / "in.png").write_bytes(png(SLOPE, chunk))
+    run = convpinv(f"{command} in.png {target} --psf box:size=1")
+    assert (run.code, run.err) == (0, "")
+    assert f"has no place here for {lost}" in said(run.out)
+    assert "the values are encoded by sRGB, and look the same" in said(run.out)
+    shown = np.asarray(Pillow.open(tmp_path / target).convert("L")).astype(float)
+    expected = 255 * light.SRGB.encode(curve.decode(SLOPE / 255.0))
+    assert np.abs(shown - expected).max() <= (0.6 if target == "out.webp" else 3)
+    # The PNG itself, and a file of measurements, keep what they were.
+    run = convpinv(f"{command} in.png out.png --psf box:size=1")
+    assert "sRGB, and look" not in said(run.out)
+    np.testing.assert_array_equal(imagecodecs.png_decode((tmp_path / "out.png").read_bytes()), SLOPE)
+    run = convpinv(f"{command} in.png out.tif --psf box:size=1")
+    assert f"TIFF has no place here for {lost}" in said(run.out)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), SLOPE)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "word"),
+    [(LINEAR, "off"), (LINEAR, "on"), ((b"cICP", bytes([9, 16, 0, 1])), "auto"), ((b"sRGB", b"\0"), "auto")],
+)
+def test_values_that_the_user_or_nobody_knows_stay(
+    convpinv: Callable, tmp_path: Path, chunk: tuple[bytes, bytes], word: str
+):
+    (tmp_path / "in.png").write_bytes(png(SLOPE, chunk))
+    run = convpinv(f"deblur in.png out.webp --psf box:size=1 --linear {word}")
+    assert (run.code, run.err) == (0, "")
+    assert ("WebP has no place here for" in said(run.out)) is (chunk[0] != b"sRGB")
+    np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "out.webp").convert("L")), SLOPE)
 
 
 def corners(*numbers: int) -> tuple[bytes, bytes]:

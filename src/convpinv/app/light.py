@@ -20,6 +20,7 @@ WORDS = ("auto", "on", "off")
 # A table in a profile that stays this near to sRGB is sRGB: half a level of 8 bits, in light.
 _SAME = 0.002
 _UNDONE = "the curve of the file is undone"
+_HIGH_RANGE = "the file has a curve for high dynamic range (cICP), which is not undone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,31 @@ def choose(image: Image, word: str) -> Light:
     return Light(curve, said)
 
 
+def for_screen(image: Image, kind: str, word: str) -> tuple[Image, tuple[str, ...]]:
+    """Return a picture as a file of another format has to hold it, and a note if that is by another curve.
+
+    A PNG may state a curve of its own by gAMA or cICP. JPEG and WebP have no place for it and are shown as sRGB, so the
+    values are brought to that; an embedded profile goes along and needs nothing.
+
+    Parameters
+    ----------
+    image
+        The picture as it would be written into its own format.
+    kind
+        The format of the output.
+    word
+        As for :func:`choose`: what the user has said of the values counts for more than the file, and is kept.
+    """
+    if word != "auto" or image.format != "png" or kind not in ("jpeg", "webp") or image.icc is not None:
+        return image, ()
+    curve, said = _curve(image)
+    if curve is SRGB or (curve is None and said == _HIGH_RANGE):
+        return image, ()
+    pixels = SRGB.encode(image.pixels if curve is None else curve.decode(image.pixels))
+    note = "the curve that the PNG states has no place there: the values are encoded by sRGB, and look the same"
+    return dataclasses.replace(image, pixels=pixels), (note,)
+
+
 def _curve(image: Image) -> tuple[Curve | None, str]:
     """Return the curve that a file states, None where it states light or what is not known, and the words for it."""
     chunks = dict(image.native.get("chunks", ())) if image.format == "png" else {}
@@ -134,7 +160,7 @@ def _curve(image: Image) -> tuple[Curve | None, str]:
         if transfer == 8:
             return None, "the file says that they are (cICP)"
         if transfer in (16, 18):
-            return None, "the file has a curve for high dynamic range (cICP), which is not undone"
+            return None, _HIGH_RANGE
         return SRGB, "sRGB"
     if image.icc is not None:
         return _of_profile(image.icc)
