@@ -243,3 +243,29 @@ def test_what_only_a_tiff_says_is_named(tmp_path: Path):
     assert notes == ("PNG has no place here for the texts of the TIFF, IPTC, the Photoshop block",)
     tifffile.imwrite(tmp_path / "plain.tif", PICTURE, photometric="rgb", metadata=None, software="a program")
     assert images.losses(images.read(tmp_path / "plain.tif"), "out.png") == ()
+
+
+def test_blur_leaves_every_pixel_at_its_place_on_the_earth(convpinv: Callable, tmp_path: Path):
+    scale, ties = (0.5, 0.25, 0.0), (0.0, 0.0, 0.0, 600000.0, 5300000.0, 0.0, 10.0, 4.0, 0.0, 600005.0, 5299999.0, 0.0)
+    matrix = np.array([[0.4, -0.3, 0, 600000], [-0.3, -0.4, 0, 5300000], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+    array = np.random.default_rng(0).random((30, 34)).astype(np.float32)
+    for name, tags in (
+        ("ties.tif", [(33550, 12, 3, scale, True), (33922, 12, 12, ties, True)]),
+        ("matrix.tif", [(34264, 12, 16, tuple(matrix.ravel()), True), (33922, 12, 1, 7.0, True)]),
+    ):
+        keys = (34735, 3, 4, (1, 1, 0, 0), True)
+        tifffile.imwrite(tmp_path / name, array, metadata=None, extratags=[*tags, keys])
+        assert convpinv(f"blur {name} out_{name} --psf box:size=3x7").code == 0
+    with tifffile.TiffFile(tmp_path / "out_ties.tif") as file:
+        found = file.pages.first.tags
+        assert found[33550].value == scale
+        assert found[34735].value == (1, 1, 0, 0)
+        assert found[33922].value == (-3.0, -1.0, *ties[2:6], 7.0, 3.0, *ties[8:])
+    with tifffile.TiffFile(tmp_path / "out_matrix.tif") as file:
+        moved = np.reshape(file.pages.first.tags[34264].value, (4, 4))
+        assert file.pages.first.tags[33922].value == 7.0  # no tie point at all, and kept as it is
+    np.testing.assert_allclose(moved @ [2, 5, 0, 1], matrix @ [2 + 3, 5 + 1, 0, 1])
+    # Restored, the size stays, and so do the places.
+    assert convpinv("deblur ties.tif sharp.tif --psf box:size=3").code == 0
+    with tifffile.TiffFile(tmp_path / "sharp.tif") as file:
+        assert file.pages.first.tags[33922].value == ties
