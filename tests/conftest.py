@@ -3,9 +3,13 @@
 The matrices of the tests are small, and two workers on two cores outrun two threads. A test that fails must fail again.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import settings
+
+from convpinv.linalg.inverse import Inverse
 
 torch.set_num_threads(1)
 
@@ -17,3 +21,17 @@ settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def preparations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each pseudo-inverse that is prepared."""
+    counts: list[int] = []
+    prepare = Inverse.prepare
+
+    def counted(*args: Any) -> Inverse:
+        counts.append(1)
+        return prepare(*args)
+
+    monkeypatch.setattr(Inverse, "prepare", staticmethod(counted))
+    return counts

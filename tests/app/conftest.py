@@ -57,3 +57,16 @@ def photograph() -> np.ndarray:
 @pytest.fixture(scope="session")
 def random() -> np.random.Generator:
     return np.random.default_rng(2026)
+
+
+@pytest.fixture
+def check(convpinv: Callable, tmp_path: Path) -> Callable[..., str]:
+    """Run ``--check-io`` on files of tmp_path and return what it said."""
+
+    def run(source: str, target: str, options: str = "") -> str:
+        run = convpinv(f"deblur {source} {target} --check-io {options}")
+        assert (run.code, run.err) == (0, "")
+        assert "pixels    equal, all " in run.out
+        return " ".join(run.out.split())
+
+    return run

@@ -6,7 +6,6 @@ import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -15,9 +14,9 @@ import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from convpinv.app import files, images, outputs, raster
+from app.samples import SHAPES, through, values
+from convpinv.app import files, images, raster
 
-SHAPES = {"grey": (21, 34), "grey+alpha": (21, 34, 2), "RGB": (21, 34, 3), "RGB+alpha": (21, 34, 4)}
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -26,17 +25,6 @@ def exif(orientation: int = 6) -> bytes:
     block[0x0112] = orientation
     block[0x010F] = "A camera"
     return block.tobytes()
-
-
-def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    random = np.random.default_rng(7)
-    if np.dtype(dtype).kind == "f":
-        # Beyond [0, 1] and negative: floating point keeps what it holds.
-        return (random.standard_normal(shape) * 300).astype(dtype)
-    top = np.iinfo(dtype).max
-    made = random.integers(0, top + 1, shape, dtype=dtype)
-    made[0, 0], made[0, 1] = 0, top  # every channel reaches both ends
-    return made
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
@@ -86,15 +74,6 @@ def unpack_png(data: bytes) -> np.ndarray:
     return array.reshape((height, width) if channels == 1 else (height, width, channels))
 
 
-def through(source: Path, target: Path) -> raster.Image:
-    """Read a file and write what was read."""
-    image = images.read(source)
-    data, clipped = images.encode(image, target)
-    assert clipped == 0
-    outputs.write_all({target: data})
-    return image
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("layout", SHAPES)
 def test_png_keeps_every_pixel(tmp_path: Path, dtype: str, layout: str):
@@ -121,70 +100,6 @@ def test_png_written_by_imageio_16_bit_grey(tmp_path: Path):
     imageio.imwrite(tmp_path / "in.png", array)
     through(tmp_path / "in.png", tmp_path / "out.png")
     np.testing.assert_array_equal(imageio.imread(tmp_path / "out.png"), array)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
-@pytest.mark.parametrize("layout", SHAPES)
-def test_tiff_keeps_every_pixel(tmp_path: Path, dtype: str, layout: str):
-    array = values(dtype, SHAPES[layout])
-    photometric = "rgb" if layout.startswith("RGB") else "minisblack"
-    options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if layout.endswith("alpha") else {}
-    if array.ndim == 3:
-        options["planarconfig"] = "contig"
-    tifffile.imwrite(tmp_path / "in.tif", array, photometric=photometric, metadata=None, **options)
-    image = through(tmp_path / "in.tif", tmp_path / "out.tif")
-    assert image.layout == layout
-    written = tifffile.imread(tmp_path / "out.tif")
-    assert written.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(written, array)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"byteorder": ">"},
-        {"planarconfig": "separate"},
-        {"compression": "zlib", "predictor": True},
-        {"compression": "lzw"},
-        {"compression": "zstd"},
-        {"tile": (16, 16)},
-        {"rowsperstrip": 5},
-        {"bigtiff": True},
-    ],
-    ids=str,
-)
-def test_tiff_in_every_inner_order(tmp_path: Path, options: dict):
-    array = values("uint16", SHAPES["RGB"])
-    stored = np.moveaxis(array, -1, 0) if "planarconfig" in options else array
-    tifffile.imwrite(tmp_path / "in.tif", stored, photometric="rgb", metadata=None, **options)
-    through(tmp_path / "in.tif", tmp_path / "out.tif")
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), stored)
-    with tifffile.TiffFile(tmp_path / "out.tif") as file:
-        assert (int(file.pages.first.compression) != 1) == ("compression" in options)
-
-
-def test_tiff_written_by_pillow(tmp_path: Path):
-    array = values("uint8", SHAPES["RGB+alpha"])
-    Pillow.fromarray(array).save(tmp_path / "in.tif")
-    through(tmp_path / "in.tif", tmp_path / "out.tif")
-    np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "out.tif")), array)
-
-
-def test_tiff_with_white_as_zero_looks_the_same(tmp_path: Path):
-    array = values("uint8", SHAPES["grey"])
-    tifffile.imwrite(tmp_path / "in.tif", array, photometric="miniswhite", metadata=None)
-    through(tmp_path / "in.tif", tmp_path / "out.png")
-    np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "out.png")), 255 - array)
-
-
-def test_tiff_without_full_pixels_of_a_thumbnail(tmp_path: Path):
-    array = values("uint8", SHAPES["grey"])
-    with tifffile.TiffWriter(tmp_path / "in.tif") as file:
-        file.write(array, metadata=None)
-        file.write(array[::2, ::2], subfiletype=1, metadata=None)
-    image = through(tmp_path / "in.tif", tmp_path / "out.tif")
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), array)
-    assert "smaller copies" in image.notes[0]
 
 
 @pytest.mark.parametrize("shape", [(40, 56), (40, 56, 3)])
@@ -264,23 +179,6 @@ def test_a_doubtful_profile_makes_no_noise(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.records == []  # outside of tests, what is logged ends on the terminal
 
 
-def test_tiff_keeps_its_description_while_it_is_true(tmp_path: Path):
-    array = values("uint16", (30, 20))
-    tifffile.imwrite(tmp_path / "in.tif", array, description="ImageJ=1.53\nunit=µm".encode(), metadata=None)
-    through(tmp_path / "in.tif", tmp_path / "out.tif")
-    with tifffile.TiffFile(tmp_path / "out.tif") as file, tifffile.TiffFile(tmp_path / "in.tif") as before:
-        assert file.pages.first.tags[270].value == before.pages.first.tags[270].value
-    # What tifffile writes of the shape is no longer true of a window, and OME's sizes are those of the window.
-    for ome in (False, True):
-        tifffile.imwrite(tmp_path / "sized.tif", array, ome=ome)
-        image = images.read(tmp_path / "sized.tif")
-        data, _ = images.encode(image.with_pixels(image.pixels[2:, 3:], 2, 3), "x.tif")
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            assert file.series[0].shape == (28, 17)
-            text = file.pages.first.description
-        assert "30" not in text or ('SizeX="17"' in text and 'SizeY="28"' in text)
-
-
 def test_palette_and_one_bit_png_are_expanded(tmp_path: Path):
     colours = Pillow.fromarray(values("uint8", SHAPES["RGB"])).quantize(9)
     colours.save(tmp_path / "palette.png")
@@ -301,14 +199,6 @@ def test_a_palette_with_transparency_gives_alpha(tmp_path: Path):
     through(tmp_path / "in.png", tmp_path / "out.png")
     expected = np.asarray(Pillow.open(tmp_path / "in.png").convert("RGBA"))
     np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "out.png")), expected)
-
-
-@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
-def test_one_bit_tiff_is_expanded(tmp_path: Path, photometric: str):
-    bits = values("uint8", (21, 34)) > 127
-    tifffile.imwrite(tmp_path / "in.tif", bits, photometric=photometric, metadata=None)
-    through(tmp_path / "in.tif", tmp_path / "out.tif")
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), (bits ^ (photometric == "miniswhite")) * 255)
 
 
 def test_the_content_decides_not_the_name(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from astropy.io import fits
 
 from convpinv.app import axes
@@ -143,6 +144,74 @@ def test_planes_without_numbers_and_masks(convpinv: Callable, tmp_path: Path, st
     assert convpinv(f"deblur in.npy flat_out.npy {OPTIONS} --axes TZYX --mask flat.npy").code == 0
     expected = deblur(stack[1, 1], PSF, **WAY, mask=seen[0, 0])
     np.testing.assert_array_equal(np.load(tmp_path / "flat_out.npy")[1, 1], expected)
+
+
+@pytest.mark.parametrize("kind", ["tif", "npy", "zarr", "pages.tif"])
+def test_a_mask_of_all_planes_holds_for_a_folder_too(convpinv: Callable, tmp_path: Path, stack: np.ndarray, kind: str):
+    planes = stack[0].astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", planes, photometric="minisblack", metadata={"axes": "ZYX"})
+    seen = (np.random.default_rng(0).random(planes.shape) > 0.1).astype(np.uint8)
+    if kind == "npy":
+        np.save(tmp_path / "mask.npy", seen)
+    elif kind == "zarr":
+        zarr.create_array(tmp_path / "mask.zarr", data=seen)
+    elif kind == "tif":
+        tifffile.imwrite(tmp_path / "mask.tif", seen, photometric="minisblack", metadata={"axes": "ZYX"})
+    else:
+        with tifffile.TiffWriter(tmp_path / "mask.pages.tif") as file:  # pages that do not say what they are
+            for plane in seen:
+                file.write(plane, metadata=None)
+    line = f"{OPTIONS} --mask mask.{kind}"
+    assert convpinv(f"deblur in.tif one.tif {line}").code == 0
+    run = convpinv(f"deblur in.tif out/ {line}")
+    assert (run.code, run.err) == (0, "")
+    assert (tmp_path / "out" / "in.tif").read_bytes() == (tmp_path / "one.tif").read_bytes()
+    expected = [deblur(plane, PSF, **WAY, mask=mask) for plane, mask in zip(planes, seen != 0, strict=True)]
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "one.tif"), expected, atol=1e-6)
+
+
+def test_a_mask_has_the_order_of_the_file(convpinv: Callable, tmp_path: Path, stack: np.ndarray):
+    seen = np.random.default_rng(0).random(stack.shape[1:]) > 0.1
+    colours = np.random.default_rng(1).random((2, 30, 34, 3))
+    np.save(tmp_path / "in.npy", np.moveaxis(stack[0], 0, 2))
+    np.save(tmp_path / "mask.npy", np.moveaxis(seen, 0, 2).astype(np.uint8))
+    assert convpinv(f"deblur in.npy out.npy {OPTIONS} --axes YXZ --mask mask.npy").code == 0
+    expected = [deblur(plane, PSF, **WAY, mask=mask) for plane, mask in zip(stack[0], seen, strict=True)]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.moveaxis(np.array(expected), 0, 2), atol=1e-6)
+    # One value a pixel is for all of its colours.
+    np.save(tmp_path / "colours.npy", colours)
+    np.save(tmp_path / "seen.npy", seen[:2].astype(np.uint8))
+    assert convpinv(f"deblur colours.npy out_colours.npy {OPTIONS} --axes TYXS --mask seen.npy").code == 0
+    first = deblur(colours[0], PSF, **WAY, mask=seen[0])
+    np.testing.assert_allclose(np.load(tmp_path / "out_colours.npy")[0], first, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((30, 34), "mask.npy: is 0 everywhere"),
+        ((3, 30, 34), "mask.npy: is 0 everywhere"),
+        ((2, 3, 30, 34), "mask.npy: is 0 everywhere"),
+        ((30,), "mask.npy: holds 30 values in 1 axes"),
+    ],
+)
+def test_what_is_a_mask_of_nothing_is_refused_before_any_work(
+    convpinv: Callable, listing: Callable, tmp_path: Path, stack: np.ndarray, shape: tuple[int, ...], says: str
+):
+    tifffile.imwrite(tmp_path / "in.tif", stack[0], photometric="minisblack", metadata={"axes": "ZYX"})
+    np.save(tmp_path / "mask.npy", np.zeros(shape, np.uint8))
+    run = convpinv(f"deblur in.tif out/ {OPTIONS} --mask mask.npy")
+    assert run.code == 2
+    assert says in run.error_line
+    assert listing() == {"in.tif", "mask.npy"}
+
+
+def test_a_mask_of_more_axes_than_the_picture_is_told_so(convpinv: Callable, tmp_path: Path, stack: np.ndarray):
+    np.save(tmp_path / "in.npy", stack[0, 0])
+    np.save(tmp_path / "mask.npy", np.ones(stack.shape, np.uint8))
+    run = convpinv(f"deblur in.npy out.npy {OPTIONS} --mask mask.npy")
+    assert run.code == 2
+    assert "mask.npy: has 4 axes (2 x 3 x 30 x 34), and the picture 34x30 grey, float64" in run.error_line
 
 
 def test_blur_cuts_stacks_and_moves_their_coordinates(convpinv: Callable, tmp_path: Path, stack: np.ndarray):

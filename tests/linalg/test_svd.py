@@ -1,37 +1,23 @@
-"""Singular values, norms, bounds, condition numbers, determinants, clipping: against ``torch.linalg`` on the matrix."""
+"""Singular values, norms, bounds, condition numbers: against ``torch.linalg`` on the matrix."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import convpinv
 from convpinv import Conv2dOperator
-from convpinv.linalg import bounds, determinant, eigenvalues, leading_values, pinv, svd, symbol_norm
+from convpinv.linalg import bounds, eigenvalues, leading_values, pinv, svd, symbol_norm
 from convpinv.linalg.eigenvalues import HermitianMap, largest_eigenpairs
 from convpinv.linalg.solvers import choose
 from convpinv.linalg.solvers.krylov import Krylov
 from convpinv.testing import conv2d_operators
-
-BASE = torch.tensor([[0.9, -0.3, 0.4], [0.1, 1.0, -0.7], [0.5, 0.2, -0.6]], dtype=torch.float64)
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def mixing(kernel: Tensor, channels: int) -> Tensor:
-    """Kernel times an orthogonal channel matrix: every singular value as often as there are channels."""
-    orthogonal = torch.linalg.qr(random(channels, channels))[0]
-    return torch.einsum("oc,tu->octu", orthogonal, kernel)
-
+from linalg.matrices import BASE, dense_values, mixing, random
 
 GEOMETRIES: dict[str, tuple[Tensor, Any, dict[str, Any]]] = {
     "zeros": (random(1, 1, 5, 5), (24, 27), {"padding": 2}),
@@ -67,10 +53,6 @@ GEOMETRIES: dict[str, tuple[Tensor, Any, dict[str, Any]]] = {
 def operator(request: pytest.FixtureRequest) -> Conv2dOperator:
     weight, size, options = GEOMETRIES[request.param]
     return Conv2dOperator(weight, size, **options)
-
-
-def dense_values(operator: Conv2dOperator) -> Tensor:
-    return torch.linalg.svdvals(operator.to_dense())
 
 
 def iterated(operator: Conv2dOperator, count: int) -> Tensor:
@@ -308,147 +290,3 @@ def test_refusals_are_one_clear_line() -> None:
         with pytest.raises(convpinv.ArgumentError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-SQUARE: dict[str, tuple[Tensor, Any, dict[str, Any]]] = {
-    "circular": (random(2, 2, 3, 3), (5, 6), {"padding": 1, "padding_mode": "circular"}),
-    "circular, odd": (random(3, 3, 3, 3), (5, 3), {"padding": 1, "padding_mode": "circular"}),
-    "circular complex": (
-        random(2, 2, 3, 2, dtype=torch.complex128),
-        6,
-        {"padding": "same", "padding_mode": "circular"},
-    ),
-    "circular groups": (random(4, 2, 3, 3), (4, 6), {"groups": 2, "padding": 1, "padding_mode": "circular"}),
-    "stride 2": (random(4, 1, 3, 3), 6, {"stride": 2, "padding": 1, "padding_mode": "circular"}),
-    "stride 2, more channels": (random(12, 3, 2, 2), (6, 4), {"stride": 2}),
-    "stride 3 by 2": (random(6, 1, 3, 2), (9, 6), {"stride": (3, 2)}),
-    "stride 1 by 2": (random(2, 1, 1, 2), (3, 6), {"stride": (1, 2)}),
-    "stride 2 by 1": (random(2, 1, 2, 1), (6, 3), {"stride": (2, 1)}),
-    "stride 3": (random(9, 1, 3, 3, dtype=torch.complex128), (3, 6), {"stride": 3}),
-    "separable": (mixing(torch.outer(BASE[0], BASE[1]), 3), (4, 5), {"padding": 1, "padding_mode": "reflect"}),
-    "separable complex": (
-        torch.outer(random(3, dtype=torch.complex128), random(3, dtype=torch.complex128, seed=1))[None, None],
-        (5, 4),
-        {"padding": 1},
-    ),
-    "dense": (random(2, 2, 3, 3), 5, {"padding": 1}),
-    "dense groups": (random(4, 2, 3, 3), 5, {"groups": 2, "padding": 1, "padding_mode": "replicate"}),
-    "single precision": (random(2, 2, 3, 3, dtype=torch.float32), 5, {"padding": 1, "padding_mode": "circular"}),
-}
-
-
-@pytest.mark.parametrize("name", SQUARE)
-@pytest.mark.parametrize("sign", [1, -1])
-def test_determinants(name: str, sign: int) -> None:
-    weight, size, options = SQUARE[name]
-    if sign < 0:  # an exchange of two outputs, or a turned sign, turns the determinant's sign by another route
-        weight = weight * torch.linspace(-1.0, 1.5, len(weight), dtype=weight.real.dtype)[:, None, None, None]
-    operator = Conv2dOperator(weight, size, **options)
-    for current in (operator, operator.H):
-        expected = torch.linalg.slogdet(current.to_dense())
-        found = current.slogdet()
-        assert found.sign.dtype == operator.dtype
-        assert found.logabsdet.dtype == operator.dtype.to_real()
-        tolerance = 1e-3 if operator.dtype == torch.float32 else 1e-8
-        assert float((found.sign - expected.sign).abs()) < tolerance
-        assert float(found.logabsdet) == pytest.approx(float(expected.logabsdet), abs=tolerance)
-
-
-@pytest.mark.parametrize("mode", ["zeros", "circular", "reflect", "replicate"])
-def test_determinants_by_the_border(mode: str) -> None:
-    count = 0
-    for index, ((inputs, outputs, groups, stride), taps, size) in enumerate(
-        itertools.product(
-            ((1, 1, 1, 1), (2, 2, 1, 1), (4, 4, 2, 1), (1, 4, 1, 2), (2, 8, 2, 2)),
-            ((3, 3), (5, 3)),
-            ((6, 8), (8, 6), (7, 5)),
-        )
-    ):
-        if size[0] % stride or size[1] % stride:
-            continue
-        dtype = torch.complex128 if index % 2 else torch.float64
-        weight = random(outputs, inputs // groups, *taps, dtype=dtype, seed=index)
-        padding = (taps[0] // 2, taps[1] // 2)
-        operator = Conv2dOperator(weight, size, padding=padding, stride=stride, groups=groups, padding_mode=mode)
-        expected = torch.linalg.slogdet(operator.to_dense())
-        found = determinant._border(operator.convolution)
-        assert found is not None
-        assert float((found[0] - expected.sign).abs()) < 1e-6
-        assert float(found[1]) == pytest.approx(float(expected.logabsdet), abs=1e-6)
-        count += 1
-    assert count == 26
-
-
-def test_a_determinant_too_large_to_write_down() -> None:
-    operator = Conv2dOperator(random(1, 1, 3, 3), 66, padding=1)
-    expected = torch.linalg.slogdet(operator.to_dense())
-    found = operator.slogdet()
-    assert float(found.sign) == float(expected.sign)
-    assert float(found.logabsdet) == pytest.approx(float(expected.logabsdet), rel=1e-9)
-
-
-def test_signs_of_permutations() -> None:
-    for order in itertools.permutations(range(5)):
-        matrix = torch.eye(5, dtype=torch.float64)[list(order)]
-        assert determinant.permutation_sign(torch.tensor(order)) == round(float(torch.linalg.det(matrix)))
-
-
-def test_singular_determinants() -> None:
-    box = Conv2dOperator(torch.ones(1, 1, 2, 1), (6, 4), padding="same", padding_mode="circular")
-    assert box.slogdet() == (0.0, -float("inf"))
-    # Square in all, by a tall factor and a wide one.
-    oblong = Conv2dOperator(torch.ones(2, 1, 2, 3), (6, 6), stride=(2, 1), padding=(0, 1))
-    assert oblong.slogdet() == (0.0, -float("inf"))
-
-
-CLIPPED: dict[str, tuple[tuple[int, ...], Any, dict[str, Any]]] = {
-    "circular": ((6, 4, 3, 3), (8, 9), {"padding": 1, "padding_mode": "circular"}),
-    "circular, stride": ((8, 3, 3, 3), 8, {"stride": 2, "padding": 1, "padding_mode": "circular"}),
-    "circular, groups": ((6, 2, 3, 3), 8, {"groups": 3, "padding": 1, "padding_mode": "circular"}),
-    "kernel larger than the picture": ((2, 2, 5, 5), 3, {"padding": 2, "padding_mode": "circular"}),
-    "zeros": ((3, 3, 3, 3), 10, {"padding": 1}),
-    "reflect": ((2, 2, 3, 3), 10, {"padding": 1, "padding_mode": "reflect"}),
-    "strided, dilated": ((4, 2, 3, 3), 15, {"stride": 2, "dilation": 2, "padding_mode": "replicate", "padding": 1}),
-    "large": ((1, 1, 5, 5), 48, {"padding": 2}),
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
-@pytest.mark.parametrize("name", CLIPPED)
-def test_clipped_kernels_keep_below_the_maximum(name: str, dtype: torch.dtype) -> None:
-    shape, size, options = CLIPPED[name]
-    operator = Conv2dOperator(random(*shape, dtype=dtype), size, **options)
-    largest = operator.norm()
-    for share in (0.3, 0.8):
-        clipped = operator.clip_singular_values(share * largest)
-        assert clipped.dtype == dtype
-        assert clipped.shape == operator.weight.shape
-        precise = Conv2dOperator(clipped.to(torch.complex128), size, **options)
-        found = float(dense_values(precise)[0]) if name != "large" else precise.norm()
-        assert 0.98 * share * largest < found <= share * largest
-    same = operator.clip_singular_values(1.001 * largest)
-    assert torch.equal(same, operator.weight)
-    assert same.data_ptr() != operator.weight.data_ptr()
-
-
-def test_clipping_changes_less_than_scaling() -> None:
-    operator = Conv2dOperator(random(8, 8, 3, 3), 12, padding=1, padding_mode="circular")
-    clipped = operator.clip_singular_values(0.5 * operator.norm())
-    assert (clipped - operator.weight).norm() < 0.9 * (0.5 * operator.weight).norm()
-    # A kernel as large as the picture holds the clipped matrices exactly: nothing is cropped, nothing scaled.
-    whole = Conv2dOperator(random(2, 2, 5, 5), 5, padding=2, padding_mode="circular")
-    values = whole.svdvals()
-    maximum = 0.6 * float(values[0])
-    options = {"input_size": 5, "padding": 2, "padding_mode": "circular"}
-    found = Conv2dOperator(whole.clip_singular_values(maximum), **options).svdvals()
-    assert torch.allclose(found, values.clamp(max=maximum), rtol=1e-9)
-
-
-@given(conv2d_operators(), st.floats(0.05, 1.5))
-@settings(max_examples=40, deadline=None)
-def test_any_clipped_kernel(operator: Conv2dOperator, share: float) -> None:
-    maximum = share * float(dense_values(operator)[0])
-    clipped = operator.clip_singular_values(maximum)
-    geometry = operator.geometry
-    again = svd.unit(type(operator.convolution)(clipped, geometry))
-    assert float(torch.linalg.svdvals(again.operator.to_dense())[0]) * again.scale <= maximum * (1 + 1e-13)

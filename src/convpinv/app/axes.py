@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 _EXAMPLE = {3: "ZYX", 4: "CZYX", 5: "TCZYX"}
 
 
+class UnnamedAxesError(UnreadableFileError):
+    """A file that does not say what its axes are: the shape of its array, what it has, and how to name it."""
+
+    def __init__(self, path: str | os.PathLike[str], shape: Sequence[int], what: str, remedy: str):
+        self.shape, self.what = tuple(shape), what
+        super().__init__(path, f"{what} and does not say what they are; {remedy}")
+
+
+def sizes_text(shape: Sequence[int]) -> str:
+    """Write the lengths of all axes in their order."""
+    return " x ".join(map(str, shape))
+
+
 def parse(text: str | None) -> str | None:
     """Return what ``--axes`` names, in capitals; None where it was not given."""
     if text is None:
@@ -50,7 +63,7 @@ def resolve(
     asked
         What the user says, which counts for more.
     """
-    sizes = " x ".join(map(str, shape))
+    sizes = sizes_text(shape)
     if len(shape) < 2:
         raise UnreadableFileError(path, f"holds {sizes or 'one'} values in {len(shape)} axes; a picture has two")
     if asked is not None:
@@ -69,11 +82,8 @@ def resolve(
         return "YX", ()
     else:
         example = _EXAMPLE.get(len(shape), "TCZYX")
-        raise UnreadableFileError(
-            path,
-            f"has {len(shape)} axes ({sizes}) and does not say what they are; name them with --axes, like --axes "
-            f"{example}, S for red, green and blue",
-        )
+        remedy = f"name them with --axes, like --axes {example}, S for red, green and blue"
+        raise UnnamedAxesError(path, shape, f"has {len(shape)} axes ({sizes})", remedy)
     if "S" in names and not 2 <= shape[names.index("S")] <= 4:
         length = shape[names.index("S")]
         raise UnreadableFileError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from convpinv.app import batch_journal, batch_plan, batch_pool, batch_work, images, outputs, psf_source
+from convpinv.app import batch_journal, batch_plan, batch_pool, batch_work, masks, outputs, psf_source
 from convpinv.app.batch_plan import Naming, Plan, Task
 from convpinv.app.batch_summary import Bar, Tally, line_of, summary
 from convpinv.app.batch_work import Event, Finished, Work
@@ -69,7 +69,7 @@ def deblur_folder(request: Request, folders: Folders, echo: Callable[[str], None
     _check_report(request, folders, plan, apart)
     psf_source.load(request.psf_text)
     if request.mask is not None:
-        images.read(request.mask)
+        masks.check(request.mask)
     work = Work(request, plan.folder, batch_journal.settings_digest(request))
     todo, kept = _left_to_do(plan, work, folders.resume)
     batch_plan.make_folders(plan)

@@ -80,7 +80,7 @@ def settings_digest(request: Request) -> str:
             continue
         if field.name in _FILES and value is not None:
             with contextlib.suppress(OSError, ValueError):  # a maker's text is no file
-                value = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+                value = _content(Path(value))[1]
         facts[field.name] = value
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convpinv.app import axes, images, outputs, psf_source, raster, stacks
 from convpinv.app.console import Working, row
-from convpinv.app.light import Light, choose
+from convpinv.app.light import Light, choose, for_screen
 from convpinv.app.planes import plane_tensor, to_pixels
 from convpinv.app.restoring import clipped_line
 
@@ -65,7 +65,8 @@ def blur_file(request: Request) -> tuple[str, ...]:
         pixels = _blurred(image, source.psf, light, request)
     top, left = window(source.psf.shape[-2:]) if request.boundary == "valid" else (0, 0)
     result = image.with_pixels(pixels, top, left)
-    data, clipped = images.encode(result, request.target)
+    shown, curve_note = for_screen(result, images.format_of(request.target), request.linear)
+    data, clipped = images.encode(shown, request.target)
     outputs.write_all({request.target: data})
     lost = images.losses(image, request.target)
     rows = [("wrote", f"{request.target}: {result.describe()}"), ("psf", source.text)]
@@ -77,7 +78,7 @@ def blur_file(request: Request) -> tuple[str, ...]:
         )
         rows.append(("size", text))
     rows.append(("clipped", clipped_line(result, clipped)))
-    rows += [("note", note) for note in (*image.remarks, *source.notes, *lost)]
+    rows += [("note", note) for note in (*image.remarks, *source.notes, *lost, *curve_note)]
     return tuple(line for name, text in rows for line in row(name, text))
 
 
@@ -89,8 +90,7 @@ def _blurred(image: raster.Image, psf: Tensor, light: Light, request: Request) -
 
     found = []
     for count, (_, index) in enumerate(axes.planes(image)):
-        plane = image.pixels[index]
-        plane = plane if light.curve is None else light.curve.decode(plane)
+        plane = light.of(image.pixels[index])
         kernel = stacks.psf_of_plane(psf, image, index)
         # The planes of a stack have noise of their own; that of a single picture is the seed's.
         seed = None if request.seed is None else request.seed + count

@@ -10,9 +10,22 @@ from convpinv.app import axes as stack_axes
 from convpinv.app import images, outputs
 from convpinv.app.files import TargetError, WriteError
 from convpinv.app.raster import Image
+from convpinv.app.request import Request
+from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# What would be another work than reading and writing, or promises something about it.
+_NOT_SERVED = ("--dry-run", "--mask", "--plot", "--memory", "--workers", "--scheduler", "--resume")
+
+
+def check_options(request: Request) -> None:
+    """Refuse the options that a copy does not serve: one that is ignored would be taken for one that was kept to."""
+    given = [name for name in _NOT_SERVED if getattr(request, name[2:].replace("-", "_")) not in (None, False)]
+    if given:
+        raise ArgumentError(f"--check-io only reads, writes and compares; leave out {', '.join(given)}")
 
 
 def check_file(
@@ -94,7 +107,12 @@ def _different(image: Image, again: Image) -> str:
             return "its alpha channel"
     if image.format != again.format:
         return ""
-    for name, words in (("icc", "its colour profile"), ("exif", "its EXIF block"), ("orientation", "its orientation")):
+    for name, words in (
+        ("icc", "its colour profile"),
+        ("exif", "its EXIF block"),
+        ("xmp", "its XMP"),
+        ("orientation", "its orientation"),
+    ):
         if getattr(image, name) != getattr(again, name):
             return words
     if image.dpi is not None and (again.dpi is None or not np.allclose(image.dpi, again.dpi, rtol=1e-3)):
@@ -125,6 +143,7 @@ def _kept(image: Image, again: Image) -> list[str]:
         "alpha": image.alpha is not None,
         "colour profile": image.icc is not None and again.icc == image.icc,
         "EXIF": image.exif is not None and again.exif == image.exif,
+        "XMP": image.xmp is not None and again.xmp == image.xmp,
         "orientation": image.orientation != 1 and again.orientation == image.orientation,
         "resolution": image.dpi is not None and again.dpi is not None,
         "axes": bool(image.axes) and again.axes == image.axes,

@@ -19,8 +19,8 @@ from convpinv.app.choices import BlurBorder, Border, Device, Linear, Prior
 from convpinv.app.folder_options import Format, Jobs, Recursive, Resume, Sources, Suffix
 
 PSF_HELP = (
-    "The point spread function: a file (picture or .npy) or a text: gaussian:sigma=1.6, motion:length=21,angle=30, "
-    "defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
+    "The point spread function: a file (a picture, Zarr or .npy) or a text: gaussian:sigma=1.6, "
+    "motion:length=21,angle=30, defocus:radius=5, box:size=3x5, moffat:fwhm=4,beta=3, airy:radius=3, "
     "gibson_lanni:numerical_aperture=1.4,wavelength=0.52,pixel_size=0.065."
 )
 STRENGTH_HELP = "Weight of the prior, more is smoother; or the rule: likelihood (auto), discrepancy, gcv, sure."
@@ -44,7 +44,7 @@ Axes = Annotated[
     str | None,
     typer.Option(metavar="LETTERS", help="Name each axis of a file that does not, like TCZYX; S is for colours."),
 ]
-AsLight = Annotated[Linear, typer.Option(help="Decode the curve of pictures for the screen, and encode again.")]
+AsLight = Annotated[Linear, typer.Option(help="Work in light: undo the curve of pictures for the screen.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw into this file.")]
 
@@ -204,6 +204,7 @@ def psf_command(
     size: Annotated[
         int | None, typer.Option("--size", metavar="N", help="Rows and columns of a measured one, an odd number.")
     ] = None,
+    linear: AsLight = Linear.AUTO,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write it: .tif (32-bit float), .png (16-bit) or .npy."),
@@ -216,7 +217,7 @@ def psf_command(
     def work() -> None:
         from convpinv.app import inspecting, psf_source
 
-        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size)
+        asked = psf_source.one_of(psf, from_points, from_edge, from_pair, size, linear.value)
         for line in inspecting.show_psf(asked, output, plot, overwrite):
             typer.echo(line)
 

@@ -53,6 +53,14 @@ _DEPTHS = {
 }
 # Those that hold one picture and no stack.
 _SINGLE = ("png", "jpeg", "webp")
+# What a note calls the tags of a TIFF that no other format has. The name of the program (305) is of the file, as a
+# date of change is, and no loss.
+_TIFF_TAGS = {
+    "the texts of the TIFF": {269, 271, 272, 285, 306, 315, 316, 33432},
+    "IPTC": {33723},
+    "the Photoshop block": {34377},
+    "GDAL's metadata": {42112},
+}
 # A file is bytes; a folder is the bytes of each file in it, by its name.
 Encoded = bytes | Mapping[str, bytes]
 
@@ -87,7 +95,13 @@ def read(
 
     folder = os.path.isdir(path) and ngff.is_folder(path)
     data: Encoded = ngff.read_folder(path) if folder else read_bytes(path)
-    image = decode(data, path, gaps=gaps, axes=axes)
+    try:
+        image = decode(data, path, gaps=gaps, axes=axes)
+    except stack_axes.UnnamedAxesError as error:
+        if stacks:
+            raise
+        # Names would not help: whatever the axes are, there is more than one picture.
+        raise UnreadableFileError(path, f"{error.what} where one picture is needed; save one plane of it") from None
     return image if stacks else stack_axes.single(image, path)
 
 
@@ -243,6 +257,8 @@ def losses(image: raster.Image, path: str | os.PathLike[str]) -> tuple[str, ...]
         lost.append("the colour profile")
     if image.exif is not None and (bare or kind == "tiff"):
         lost.append("the EXIF block" if bare else "the EXIF block but its orientation")
+    if image.xmp is not None and (bare or (kind == "jpeg" and _is_long(image.xmp))):
+        lost.append("XMP")
     if image.exif is None and image.orientation != 1 and bare:
         lost.append("the orientation")
     if image.dpi is not None and (bare or kind == "webp"):
@@ -269,14 +285,25 @@ def _own_losses(image: raster.Image) -> list[str]:
         return ["the header with its coordinates"]
     if image.format == "zarr":
         return ["the attributes"]
-    if image.format == "webp":
-        return ["XMP"] if "xmp" in native else []
     if image.format == "png":
-        texts = any(chunk[0] in (b"tEXt", b"zTXt", b"iTXt") for chunk in native.get("chunks", ()))
-        return ["the texts of the PNG"] if texts else []
+        from convpinv.app import png
+
+        return png.own_losses(image)
+    if image.format == "jpeg":
+        from convpinv.app import jpeg
+
+        return jpeg.own_losses(image)
     if image.format == "tiff":
         said = {"ome": ["the OME-XML"], "imagej": ["ImageJ's metadata"]}.get(native.get("kind", ""), [])
         if not said and native.get("description"):
             said = ["the description"]
+        codes = {tag[0] for tag in native.get("tags", ())}
+        said += [words for words, tags in _TIFF_TAGS.items() if codes & tags]
         return [*said, *(["the places on the earth"] if native.get("places") else [])]
     return []
+
+
+def _is_long(xmp: bytes) -> bool:
+    from convpinv.app import jpeg
+
+    return len(xmp) > jpeg.LONGEST_XMP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import raster
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 
 # The restored detail is what the user came for: full colour resolution, and losses below what the eye finds.
 _QUALITY = 95
+_XMP, _MORE_XMP, _PHOTOSHOP = (
+    b"http://ns.adobe.com/xap/1.0/\0",
+    b"http://ns.adobe.com/xmp/extension/\0",
+    b"Photoshop 3.0\0",
+)
+# A segment counts its bytes with 16 bits, two of them its own.
+LONGEST_XMP = 65533 - len(_XMP)
+# What is kept beside EXIF and the profile, by the names that Pillow has for markers: their number, and the start of the
+# content where the marker has several uses.
+_KEPT = {"APP1": (0xE1, _MORE_XMP), "APP13": (0xED, _PHOTOSHOP), "COM": (0xFE, b"")}
 
 
 def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
@@ -31,6 +42,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
             if mode not in ("L", "RGB"):
                 raise UnreadableFileError(path, f"is a JPEG in {mode}; convert it to RGB first")
             raster.check_claim(path, (picture.height, picture.width, len(mode)), 1, len(data))
+            segments: list[tuple[str, bytes]] = list(getattr(picture, "applist", ()))
             frames = getattr(picture, "n_frames", 1)
             if frames > 1:
                 # Phones and cameras append previews and depth maps; the first picture is the photograph.
@@ -52,8 +64,14 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
         format="jpeg",
         icc=info.get("icc_profile") or None,
         exif=exif,
+        xmp=next((body[len(_XMP) :] for name, body in segments if name == "APP1" and body.startswith(_XMP)), None),
         orientation=raster.orientation_of(exif),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+        native={
+            "segments": tuple(
+                (name, body) for name, body in segments if name in _KEPT and body.startswith(_KEPT[name][1])
+            )
+        },
         notes=tuple(notes),
     )
 
@@ -70,6 +88,21 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
         more["exif"] = b"Exif\0\0" + exif
     if image.dpi is not None:
         more["dpi"] = image.dpi
+    kept = [(_KEPT[name][0], body) for name, body in _segments(image)]
+    if image.xmp is not None and len(image.xmp) <= LONGEST_XMP:
+        kept.insert(0, (0xE1, _XMP + image.xmp))
+    more["extra"] = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in kept)
     buffer = io.BytesIO()
     Pillow.fromarray(stored).save(buffer, "JPEG", quality=_QUALITY, subsampling=0, **more)
     return buffer.getvalue()
+
+
+def own_losses(image: Image) -> list[str]:
+    """Name what the segments of a JPEG hold and no other format has a place for."""
+    names = {name for name, _ in _segments(image)}
+    words = {"APP1": "the extension of XMP", "APP13": "the Photoshop block with IPTC", "COM": "the comment"}
+    return [word for name, word in words.items() if name in names]
+
+
+def _segments(image: Image) -> tuple[tuple[str, bytes], ...]:
+    return image.native.get("segments", ()) if image.format == "jpeg" else ()

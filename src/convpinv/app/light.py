@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WORDS = ("auto", "on", "off")
 # A table in a profile that stays this near to sRGB is sRGB: half a level of 8 bits, in light.
 _SAME = 0.002
+_UNDONE = "the curve of the file is undone"
+_HIGH_RANGE = "the file has a curve for high dynamic range (cICP), which is not undone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +77,24 @@ SRGB = Curve("sRGB", 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-    """The curve that is undone, None for values taken as light, and the sentence that says why."""
+    """The curve that is undone, None for values taken as light, and the words that say why."""
 
     curve: Curve | None
-    text: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """What is said of a picture that comes out as it went in."""
+        return self.why if self.curve is None else f"linear: {_UNDONE} before and put back after ({self.why})"
+
+    @property
+    def one_way(self) -> str:
+        """What is said of a picture that is only read."""
+        return self.why if self.curve is None else f"{_UNDONE} ({self.why})"
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the light of values as the file holds them."""
+        return values if self.curve is None else self.curve.decode(values)
 
 
 def choose(image: Image, word: str) -> Light:
@@ -107,7 +123,32 @@ def choose(image: Image, word: str) -> Light:
         return Light(None, f"the values of the file are taken as light: {said}")
     if curve is None:
         curve, said = SRGB, f"sRGB, as asked, though {said}"
-    return Light(curve, f"linear: the curve of the file is undone before and put back after ({said})")
+    return Light(curve, said)
+
+
+def for_screen(image: Image, kind: str, word: str) -> tuple[Image, tuple[str, ...]]:
+    """Return a picture as a file of another format has to hold it, and a note if that is by another curve.
+
+    A PNG may state a curve of its own by gAMA or cICP. JPEG and WebP have no place for it and are shown as sRGB, so the
+    values are brought to that; an embedded profile goes along and needs nothing.
+
+    Parameters
+    ----------
+    image
+        The picture as it would be written into its own format.
+    kind
+        The format of the output.
+    word
+        As for :func:`choose`: what the user has said of the values counts for more than the file, and is kept.
+    """
+    if word != "auto" or image.format != "png" or kind not in ("jpeg", "webp") or image.icc is not None:
+        return image, ()
+    curve, said = _curve(image)
+    if curve is SRGB or (curve is None and said == _HIGH_RANGE):
+        return image, ()
+    pixels = SRGB.encode(image.pixels if curve is None else curve.decode(image.pixels))
+    note = "the curve that the PNG states has no place there: the values are encoded by sRGB, and look the same"
+    return dataclasses.replace(image, pixels=pixels), (note,)
 
 
 def _curve(image: Image) -> tuple[Curve | None, str]:
@@ -119,7 +160,7 @@ def _curve(image: Image) -> tuple[Curve | None, str]:
         if transfer == 8:
             return None, "the file says that they are (cICP)"
         if transfer in (16, 18):
-            return None, "the file has a curve for high dynamic range (cICP), which is not undone"
+            return None, _HIGH_RANGE
         return SRGB, "sRGB"
     if image.icc is not None:
         return _of_profile(image.icc)

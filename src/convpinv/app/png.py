@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _KEPT = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _CHANNELS = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}
 _INCH = 0.0254
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP = b"XML:com.adobe.xmp\0"
+# What a format that says nothing of its colours is taken to have: the white and the primaries of sRGB, in 1e-5.
+_SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
 def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
@@ -61,6 +65,7 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
         alpha=alpha,
         icc=_profile(chunks),
         exif=exif,
+        xmp=_xmp(chunks),
         orientation=raster.orientation_of(exif),
         dpi=_dpi(chunks),
         native={"chunks": tuple((name, body) for name, body in chunks if name in _KEPT)},
@@ -76,6 +81,34 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
     kept = image.native["chunks"] if image.format == "png" and "chunks" in image.native else _foreign_chunks(image)
     after_header = len(signatures.PNG) + 25
     return data[:after_header] + b"".join(_chunk(name, body) for name, body in kept) + data[after_header:]
+
+
+def own_losses(image: Image) -> list[str]:
+    """Name what the chunks of a PNG say and no other format has a place for."""
+    chunks = image.native.get("chunks", ())
+    found = dict(chunks)
+    lost = []
+    if any(name in _TEXTS and not (body.startswith(_XMP) and image.xmp is not None) for name, body in chunks):
+        lost.append("the texts of the PNG")
+    if b"iCCP" in found and image.icc is None:
+        lost.append("the colour profile, which is damaged")
+    code = found.get(b"cICP", b"")
+    if len(code) == 4:
+        if code[:2] != b"\x01\x0d":  # sRGB
+            lost.append("the colour space (cICP)")
+    elif image.icc is None and b"sRGB" not in found:
+        if len(found.get(b"gAMA", b"")) == 4 and abs(struct.unpack(">I", found[b"gAMA"])[0] - 45455) > 1000:
+            lost.append("the gamma (gAMA)")
+        if len(found.get(b"cHRM", b"")) == 32:
+            corners = zip(struct.unpack(">8I", found[b"cHRM"]), _SRGB, strict=True)
+            if any(abs(value - usual) > 100 for value, usual in corners):
+                lost.append("the primaries (cHRM)")
+    if b"mDCV" in found or b"cLLI" in found:
+        lost.append("the brightness of its display (mDCV, cLLI)")
+    across, down = struct.unpack(">II", found[b"pHYs"][:8]) if len(found.get(b"pHYs", b"")) == 9 else (1, 1)
+    if image.dpi is None and across != down:
+        lost.append("the shape of its pixels (pHYs)")
+    return lost
 
 
 def _chunks(data: bytes, path: str | os.PathLike[str]) -> list[tuple[bytes, bytes]]:
@@ -108,6 +141,18 @@ def _profile(chunks: list[tuple[bytes, bytes]]) -> bytes | None:
         return None
 
 
+def _xmp(chunks: list[tuple[bytes, bytes]]) -> bytes | None:
+    body = next((body for name, body in chunks if name == b"iTXt" and body.startswith(_XMP)), None)
+    if body is None:
+        return None
+    try:
+        packed, rest = body[len(_XMP)], body[len(_XMP) + 2 :]
+        text = rest.split(b"\0", 2)[2]  # behind two names of languages
+        return zlib.decompress(text) if packed else text
+    except (zlib.error, IndexError):  # a damaged text still goes from PNG to PNG byte for byte
+        return None
+
+
 def _dpi(chunks: list[tuple[bytes, bytes]]) -> tuple[float, float] | None:
     body = next((body for name, body in chunks if name == b"pHYs"), b"")
     if len(body) != 9:
@@ -126,4 +171,6 @@ def _foreign_chunks(image: Image) -> list[tuple[bytes, bytes]]:
     exif = raster.exif_for(image)
     if exif is not None:
         made.append((b"eXIf", exif))
+    if image.xmp is not None:
+        made.append((b"iTXt", _XMP + b"\0\0\0\0" + image.xmp))
     return made

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convpinv.app import images, signatures
 from convpinv.app.files import UnreadableFileError, read_bytes, reason
+from convpinv.app.light import choose
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def load(text: str, option: str = "--psf") -> PsfSource:
     Parameters
     ----------
     text
-        A file that exists (a picture or ``.npy``), or a maker's text such as ``motion:length=21,angle=30``.
+        A file that exists (a picture, Zarr or ``.npy``), or a maker's text such as ``motion:length=21,angle=30``.
     option
         How the command calls this argument, for the error.
 
@@ -62,15 +63,21 @@ def load(text: str, option: str = "--psf") -> PsfSource:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A PSF that is to be found in pictures: the option that asks for it, its files, and the size wanted."""
+    """A PSF to find in pictures: the option that asks for it, its files, the size wanted, and ``--linear``."""
 
     option: str
     paths: tuple[Path, ...]
     size: int
+    linear: str = "auto"
 
 
 def one_of(
-    text: str | None, points: Path | None, edge: Path | None, pair: tuple[Path, Path] | None, size: int | None
+    text: str | None,
+    points: Path | None,
+    edge: Path | None,
+    pair: tuple[Path, Path] | None,
+    size: int | None,
+    linear: str = "auto",
 ) -> str | Measurement:
     """Return the one source that the user gave: a text or file, or a measurement with its size."""
     asked = {
@@ -86,11 +93,13 @@ def one_of(
             raise ArgumentError(
                 "--size is for a PSF that is measured; a text holds its own, like gaussian:sigma=1,size=9"
             )
+        if linear != "auto":
+            raise ArgumentError("--linear is for a PSF that is measured in pictures; the values of a PSF are light")
         return text
     ((option, paths),) = given
     if size is None:
         raise ArgumentError(f"{option} needs --size N: the rows and columns of the PSF, an odd number like 21")
-    return Measurement(option, paths, size)
+    return Measurement(option, paths, size, linear)
 
 
 def measure(asked: Measurement) -> PsfSource:
@@ -99,7 +108,7 @@ def measure(asked: Measurement) -> PsfSource:
     Parameters
     ----------
     asked
-        ``--from-points``, ``--from-edge`` or ``--from-pair`` with its files and ``--size``.
+        ``--from-points``, ``--from-edge`` or ``--from-pair`` with its files, ``--size`` and ``--linear``.
 
     Returns
     -------
@@ -117,9 +126,13 @@ def measure(asked: Measurement) -> PsfSource:
     for path in asked.paths:
         image = images.read(path)
         notes += image.notes
-        if image.pixels.ndim == 3:
+        # A PSF that mixes light is none of the values that a file for the screen holds.
+        light = choose(image, asked.linear)
+        notes.append(f"{path}: {light.one_way}")
+        pixels = light.of(image.pixels)
+        if pixels.ndim == 3:
             notes.append(f"{path}: the mean of its channels was measured")
-        planes.append(image.pixels if image.pixels.ndim == 2 else image.pixels.mean(axis=2))
+        planes.append(pixels if pixels.ndim == 2 else pixels.mean(axis=2))
     text = " ".join((asked.option, *map(str, asked.paths)))
     try:
         if asked.option == "--from-points":
@@ -164,7 +177,7 @@ def file_of(text: str) -> Path | None:
 def _from_file(path: Path) -> PsfSource:
     from convpinv.imaging import psf
 
-    data = read_bytes(path)
+    data = b"" if path.is_dir() else read_bytes(path)
     notes: tuple[str, ...] = ()
     if data.startswith(signatures.NUMPY):
         array = _numpy_array(data, path)

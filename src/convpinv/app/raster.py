@@ -38,8 +38,8 @@ class Image:
         The stored depth, one of ``DEPTHS``.
     alpha
         (…, H, W) in the stored depth, passed through untouched, or None.
-    icc, exif
-        The colour profile and the EXIF block (without the ``Exif`` marker of JPEG), byte for byte.
+    icc, exif, xmp
+        The colour profile, the EXIF block (without the ``Exif`` marker of JPEG) and the XMP packet, byte for byte.
     orientation
         The EXIF orientation, 1 to 8. The pixels are kept as stored, so the tag has to travel with them.
     dpi
@@ -63,6 +63,7 @@ class Image:
     premultiplied: bool = False
     icc: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
     orientation: int = 1
     dpi: tuple[float, float] | None = None
     native: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -13,7 +13,7 @@ from convpinv import __version__
 from convpinv.app import axes, deblur_plot, images, masks, outputs, planes, plots, psf_source, stacks
 from convpinv.app.console import Working, row
 from convpinv.app.files import PIPE, TargetError, UnreadableFileError
-from convpinv.app.light import choose
+from convpinv.app.light import choose, for_screen
 from convpinv.app.psf_source import PsfSource
 from convpinv.app.raster import Image
 from convpinv.app.request import Loaded, Request
@@ -121,7 +121,9 @@ def encode(
     """Return the bytes of all files that were asked for, and what is said of them."""
     image = loaded.image
     after = image.with_pixels(restored.pixels)
-    data, clipped = images.encode(after, request.target, gaps=bool(restored.left))
+    shown, curve_note = for_screen(after, images.format_of(request.target), request.linear)
+    data, clipped = images.encode(shown, request.target, gaps=bool(restored.left))
+    notes = [*image.remarks, *restored.psf.notes, *restored.left]
     facts = {
         "version": __version__,
         "input": str(request.source),
@@ -133,7 +135,7 @@ def encode(
         "device": _device_name(request.device),
         "seconds": round(restored.seconds, 3),
         "clipped_pixels": clipped,
-        "notes": [*image.remarks, *restored.psf.notes, *restored.left, *images.losses(image, request.target)],
+        "notes": [*notes, *images.losses(image, request.target), *curve_note],
         **restored.report,
     }
     report = _plain(facts)
@@ -151,6 +153,7 @@ def _checked(request: Request) -> Outcome:
     """Copy the file through reading and writing, and say what that kept."""
     from convpinv.app import checking
 
+    checking.check_options(request)
     _check_report(request.report)
     facts, files = checking.check_file(
         request.source,

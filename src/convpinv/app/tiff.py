@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOSSLESS = {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
-_ORIENTATION, _PROFILE, _EXIF = 274, 34675, 34665
+_ORIENTATION, _PROFILE, _EXIF, _XMP = 274, 34675, 34665, 700
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _PER_INCH = {2: 1.0, 3: 2.54}
 # Tags that stay true whatever happens to the pixels: who, what, when, XMP, IPTC, ImageJ's own, and places on the earth.
@@ -61,11 +61,9 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
                 f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB",
             )
     if len(extras) > 1 and axes is None:
-        raise UnreadableFileError(
-            path,
-            f"holds {page.samplesperpixel} channels in each pixel and does not say what they are; save it as grey or "
-            "RGB, at most with alpha, or name the axes with --axes, like --axes YXC",
-        )
+        remedy = "save it as grey or RGB, at most with alpha, or name the axes with --axes, like --axes YXC"
+        what = f"holds {page.samplesperpixel} channels in each pixel"
+        raise stack_axes.UnnamedAxesError(path, stored.shape, what, remedy)
     names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
     notes += remarks
     if depth == "bool":
@@ -95,6 +93,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
         format="tiff",
         premultiplied=extras[:1] == [1],
         icc=bytes(tags[_PROFILE].value) if _PROFILE in tags else None,
+        xmp=_bytes_of(tags, _XMP) or None,
         orientation=orientation if orientation in range(1, 9) else 1,
         dpi=_dpi(tags),
         native={

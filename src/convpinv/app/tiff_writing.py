@@ -12,7 +12,8 @@ from convpinv.app.raster import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ORIENTATION = 274
+_ORIENTATION, _XMP = 274, 700
+_TIE_POINTS, _TRANSFORMATION = 33922, 34264
 # Classic TIFF counts bytes with 32 bits; some room is left for what is not pixels.
 _CLASSIC = 2**32 - 2**25
 
@@ -53,8 +54,10 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
     description = _description(image, order, array.shape)
     if description:
         more["description"] = description
-    tags = [*native.get("tags", ()), *(() if "window" in native else native.get("places", ()))]
+    tags = [*native.get("tags", ()), *(_moved(tag, native.get("window", (0, 0))) for tag in native.get("places", ()))]
     more["software"] = False if any(tag[0] == 305 for tag in tags) else "convpinv"
+    if image.xmp is not None and image.format != "tiff":
+        tags.append((_XMP, 1, len(image.xmp), image.xmp))
     if image.orientation != 1:
         tags.append((_ORIENTATION, 3, 1, image.orientation))
     buffer = io.BytesIO()
@@ -70,6 +73,24 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
             **more,
         )
     return buffer.getvalue()
+
+
+def _moved(tag: tuple[int, int, int, Any], window: tuple[int, int]) -> tuple[int, int, int, Any]:
+    """Return a tag of GeoTIFF for a window that starts at (top, left): the pixels' places on the earth stay."""
+    code, kind, count, values = tag
+    top, left = window
+    if window == (0, 0) or code not in (_TIE_POINTS, _TRANSFORMATION) or count < 6:
+        return tag
+    moved = list(values)
+    if code == _TIE_POINTS:
+        # Six numbers a point: column, row and depth of a pixel, then where it lies.
+        moved[0::6] = [column - left for column in moved[0::6]]
+        moved[1::6] = [row - top for row in moved[1::6]]
+    elif len(moved) == 16:
+        # A matrix of 4 x 4 that takes (column, row, depth, 1) to a place.
+        for start in (0, 4, 8):
+            moved[start + 3] += moved[start] * left + moved[start + 1] * top
+    return code, kind, count, tuple(moved)
 
 
 def _description(image: Image, order: str, shape: tuple[int, ...]) -> bytes:

@@ -46,8 +46,8 @@ def decode(data: bytes, path: str | os.PathLike[str]) -> Image:
         alpha=alpha,
         icc=info.get("icc_profile") or None,
         exif=exif,
+        xmp=info.get("xmp") or None,
         orientation=raster.orientation_of(exif),
-        native={"xmp": info["xmp"]} if info.get("xmp") else {},
     )
 
 
@@ -65,8 +65,8 @@ def encode(stored: NDArray[Any], image: Image) -> bytes:
     exif = raster.exif_for(image)
     if exif is not None:
         more["exif"] = exif
-    if image.format == "webp" and "xmp" in image.native:
-        more["xmp"] = image.native["xmp"]
+    if image.xmp is not None:
+        more["xmp"] = image.xmp
     buffer = io.BytesIO()
     # Lossless: a coder that smooths would take back what was restored. exact keeps colours below full transparency.
     Pillow.fromarray(np.ascontiguousarray(stored)).save(buffer, "WEBP", lossless=True, exact=True, **more)
