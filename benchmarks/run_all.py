@@ -15,7 +15,7 @@ from harness import HERE, parser
 
 HELPERS = {"harness", "memory", "page", "peers", "run_all"}
 # The longest last: what is most asked for is there first.
-LAST = ("folders", "tiles", "restoration")
+LAST = ("folders", "tiles", "restoration", "captures")
 
 
 def claims() -> list[str]:
