@@ -1,11 +1,13 @@
 """Restored pictures beside those of other libraries: the same data, the same run, nothing tuned by hand.
 
-    python benchmarks/restoration.py [--data DIR] [--protocol A|B] [--every N] [--priors tv,nonlocal] [--write]
+    python benchmarks/restoration.py [--data DIR] [--protocol A|B|C] [--every N] [--priors tv,nonlocal] [--write]
 
-Protocol A: ``y = valid convolution(x, k) + noise``, the border unknown; protocol B: circular. Reference: the part of x
-under y. Scores after clipping to [0, 1]: PSNR and SSIM on the full frame, PSNR on the inner one (without half a PSF on
-each side). With ``--data`` the pictures are those of DIR/set12 and the kernels those of DIR/Levin09.npz (k1 to k8);
-else both are made from what is at hand: pictures of scikit-image and random camera paths.
+Protocol A: ``y = valid convolution(x, k) + noise``, the border unknown; protocol B: circular; protocol C: as A, with
+the pictures and the scores of a published table (Nan, Quan and Ji, CVPR 2020: rounded to 8 bits, without 30 pixels at
+each side of the whole picture), so that it needs ``--data``. Reference: the part of x under y. Scores after clipping to
+[0, 1]: PSNR and SSIM on the full frame, PSNR on the inner one (without half a PSF on each side). With ``--data`` the
+pictures are those of DIR/set12 and the kernels those of DIR/Levin09.npz (k1 to k8); else both are made from what is at
+hand: pictures of scikit-image and random camera paths.
 
 A peer that is not installed is named as missing. ``--write`` puts the table and the plot into the documentation.
 """
@@ -33,16 +35,22 @@ from harness import Options, Row, given_by, measured, missing, parser, write
 Array = np.ndarray[Any, Any]
 DOCS = Path(__file__).parent.parent / "docs"
 NOISE = 0.01
+# Pixels at each side of the whole picture that protocol C leaves out.
+CUT = 30
 DEEPINV = "deepinv A_dagger"
 
 
-def pictures(folder: Path | None) -> Iterator[tuple[str, Array]]:
+def pictures(folder: Path | None, protocol: str) -> Iterator[tuple[str, Array]]:
     """Grey pictures with values from 0 to 1."""
     if folder is not None:
         from PIL import Image
 
-        for name in ("01", "02", "05", "07", "09"):
-            yield f"set12-{name}", np.asarray(Image.open(folder / "set12" / f"{name}.png").convert("L")) / 255.0
+        numbers = range(1, 13) if protocol == "C" else (1, 2, 5, 7, 9)
+        for number in numbers:
+            path = folder / "set12" / f"{number:02d}.png"
+            yield f"set12-{number:02d}", np.asarray(Image.open(path).convert("L")) / 255.0
+    if protocol == "C":
+        return
     for name in ("camera", "astronaut", "coins", "text", "chelsea"):
         picture = getattr(data, name)()
         yield name, color.rgb2gray(picture) if picture.ndim == 3 else picture / 255.0
@@ -75,7 +83,7 @@ def blurred(picture: Array, kernel: Array, protocol: str, seed: int) -> tuple[Ar
     """The picture as the camera has it, and the scene under it."""
     generator = np.random.default_rng(seed)
     rows, columns = (k // 2 for k in kernel.shape)
-    if protocol == "A":
+    if protocol != "B":
         seen = fftconvolve(picture, kernel, mode="valid")
         scene = picture[rows : rows + seen.shape[0], columns : columns + seen.shape[1]]
     else:
@@ -95,7 +103,7 @@ def padded_for(kernel: Array, picture: Array) -> tuple[Array, tuple[slice, slice
 
 
 def ours(prior: str, protocol: str) -> Callable[[Array, Array], Array]:
-    boundary = "unknown" if protocol == "A" else "circular"
+    boundary = "circular" if protocol == "B" else "unknown"
     return lambda y, k: convpinv.deblur(y, k, prior=prior, boundary=boundary)
 
 
@@ -126,15 +134,25 @@ def methods(priors: list[str], protocol: str) -> dict[str, Callable[[Array, Arra
 
         def pseudo_inverse(y: Array, kernel: Array) -> Array:
             filter_ = torch.from_numpy(kernel)[None, None].float()
-            physics = deepinv.physics.Blur(filter=filter_, padding="valid" if protocol == "A" else "circular")
+            physics = deepinv.physics.Blur(filter=filter_, padding="circular" if protocol == "B" else "valid")
             scene = physics.A_dagger(torch.from_numpy(y)[None, None].float())[0, 0].numpy()
-            rows, columns = (k // 2 for k in kernel.shape) if protocol == "A" else (0, 0)
+            rows, columns = (0, 0) if protocol == "B" else (k // 2 for k in kernel.shape)
             return scene[rows : rows + y.shape[0], columns : columns + y.shape[1]]
 
         found[DEEPINV] = pseudo_inverse
     for prior in priors:
         found[f"convpinv {prior}"] = ours(prior, protocol)
     return found
+
+
+def scored(result: Array, scene: Array, kernel: Array, protocol: str) -> tuple[Array, Array, tuple[slice, ...]]:
+    """What of result and scene is compared, and the inner frame of that."""
+    halves = [size // 2 for size in kernel.shape]
+    if protocol != "C":
+        return result, scene, tuple(slice(half, size - half) for half, size in zip(halves, scene.shape, strict=True))
+    cut = tuple(slice(CUT - half, size - CUT + half) for half, size in zip(halves, scene.shape, strict=True))
+    result, scene = (np.round(255.0 * part[cut]) / 255.0 for part in (result, scene))
+    return result, scene, (slice(None), slice(None))
 
 
 def psnr(result: Array, scene: Array) -> float:
@@ -144,26 +162,26 @@ def psnr(result: Array, scene: Array) -> float:
 def run(options: argparse.Namespace, given: Options) -> list[Row]:
     rows: list[Row] = []
     contenders = methods(options.priors.split(","), options.protocol)
-    pairs = [(p, k) for p in pictures(options.data) for k in kernels(options.data)]
+    pairs = [(p, k) for p in pictures(options.data, options.protocol) for k in kernels(options.data)]
     for index, ((name, picture), (path, kernel)) in enumerate(pairs):
         if index % options.every or (given.quick and index):
             continue
         y, scene = blurred(picture, kernel, options.protocol, index)
-        frame = tuple(slice(k // 2, n - k // 2) for k, n in zip(kernel.shape, y.shape, strict=True))
         for method, call in contenders.items():
             start = time.perf_counter()
             result = np.clip(call(y, kernel), 0, 1)
             seconds = time.perf_counter() - start
+            result, truth, frame = scored(result, scene, kernel, options.protocol)
             figures = {
-                "psnr_inner": psnr(result[frame], scene[frame]),
+                "psnr_inner": psnr(result[frame], truth[frame]),
                 "ssim": float(
                     structural_similarity(  # pyright: ignore[reportArgumentType]
-                        result, scene, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+                        result, truth, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
                     )
                 ),
                 "seconds_per_megapixel": seconds / y.size * 1e6,
             }
-            rows.append(measured(f"{name} {path}", method, [seconds], psnr=psnr(result, scene), figures=figures))
+            rows.append(measured(f"{name} {path}", method, [seconds], psnr=psnr(result, truth), figures=figures))
         if DEEPINV not in contenders:
             rows.append(missing(f"{name} {path}", DEEPINV, "deepinv"))
         found = ", ".join(f"{row['psnr']:.2f}" for row in rows if row["case"] == f"{name} {path}" and "psnr" in row)
@@ -231,11 +249,13 @@ def into_docs(protocol: str, lines: list[tuple[str, float, float, float, float, 
 def main() -> None:
     words = parser(__doc__)
     words.add_argument("--data", type=Path)
-    words.add_argument("--protocol", choices=("A", "B"), default="A")
+    words.add_argument("--protocol", choices=("A", "B", "C"), default="A")
     words.add_argument("--every", type=int, default=1, help="take one pair in so many")
     words.add_argument("--priors", default="tikhonov,gradient,tv,hyperlaplacian,nonlocal")
     words.add_argument("--write", action="store_true")
     options = words.parse_args()
+    if options.protocol == "C" and options.data is None:
+        words.error("protocol C is that of twelve pictures: tell where they lie by --data DIR")
     given = given_by(options)
     rows = run(options, given)
     lines = summary(rows)
