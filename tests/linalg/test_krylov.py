@@ -268,3 +268,13 @@ def test_small_damping_is_right_or_raises(solver: str, dtype: torch.dtype, repea
                 served += 1
                 assert (solution.value.flatten(1) - expected).norm() <= allowed * expected.norm(), (ratio, call)
     assert served >= 4, "the two stronger dampings at least are served"
+
+
+@pytest.mark.parametrize("damp", [0.0, 0.05])
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_iterations_than_are_allowed(most: int, damp: float) -> None:
+    operator = Conv2dOperator(shake()[None, None], (64, 64))
+    y = random_images(operator.out_shape, operator, batch=1)
+    outcome = operator.pinv(damp=damp, solver="krylov", tol=1e-12, max_iter=most).solve(y)
+    assert outcome.iterations <= most
+    assert outcome.status is Status.MAX_ITERATIONS

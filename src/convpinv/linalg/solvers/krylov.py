@@ -204,7 +204,7 @@ class Krylov(Solver):
         def iterate(
             system: NormalSystem, vector: Tensor, most: int, margin: float | None = None
         ) -> conjugate_gradients.Outcome:
-            return conjugate_gradients.solve(system.system(problem.tolerance, margin), vector, max(most, 1))
+            return conjugate_gradients.solve(system.system(problem.tolerance, margin), vector, most)
 
         if problem.regularization.damp:
             if data is not None:
@@ -217,6 +217,8 @@ class Krylov(Solver):
         assert domain is not None
         assert data is not None
         least = iterate(domain, backward(right), budget)
+        if least.iterations >= budget:
+            return _solution(least.value, batch, [replace(least, status=Status.MAX_ITERATIONS)])
         fitted = forward(least.value)
         # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
         negligible = batch_norm(fitted) <= 1e3 * torch.finfo(fitted.dtype).eps * batch_norm(right)
