@@ -69,7 +69,7 @@ def deblur_folder(request: Request, folders: Folders, echo: Callable[[str], None
     _check_report(request, folders, plan, apart)
     psf_source.load(request.psf_text)
     if request.mask is not None:
-        images.read(request.mask)
+        images.read(request.mask, gaps=True)
     work = Work(request, plan.folder, batch_journal.settings_digest(request))
     todo, kept = _left_to_do(plan, work, folders.resume)
     batch_plan.make_folders(plan)
