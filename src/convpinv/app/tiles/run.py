@@ -175,15 +175,11 @@ def _check(request: Request) -> None:
         raise UnreadableFileError(request.source, "no such file; check the name and the folder")
     if request.dry_run:
         return
-    target = request.target
-    if target.suffix.lower() == ".zarr" and target.is_dir():
-        if any(path is not None and path.exists() and path.samefile(target) for path in sources.values()):
-            raise TargetError(target, "OUT and IN are one store; give OUT another name")
-        if not request.overwrite:
-            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
-        target = target.with_name(target.name + ".json")  # what stands beside it, to try the folder
     outputs.check_targets(
-        {"OUT": target, "--report": request.report}, sources, overwrite=request.overwrite, replaceable={("OUT", "IN")}
+        {"OUT": request.target, "--report": request.report},
+        sources,
+        overwrite=request.overwrite,
+        replaceable={("OUT", "IN")},
     )
 
 
