@@ -12,7 +12,7 @@ from typing import Any
 
 from convpinv.app import outputs, psf_source, raster, signatures
 from convpinv.app.console import ComputationError, Working, row
-from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.files import TargetError, UnreadableFileError, stamp
 from convpinv.app.raster import size_text
 from convpinv.app.request import Request
 from convpinv.app.tiles import memory, planning, sinks
@@ -206,7 +206,7 @@ def _begun(request: Request, progress: Progress) -> Plan | None:
         raise TargetError(
             progress.folder, f"was begun with another --{changed[0]}; give the same, or --overwrite to start afresh"
         )
-    if plan.source != str(request.source.absolute()) or plan.stamp != planning.stamp(request.source):
+    if plan.source != str(request.source.absolute()) or plan.stamp != stamp(request.source):
         raise TargetError(progress.folder, f"was begun for another {request.source}; give --overwrite to start afresh")
     return plan
 
