@@ -142,7 +142,14 @@ def take_name(temporary: Path, target: Path) -> None:
     except OSError:
         os.replace(aside, target)
         raise
-    shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink()
+    if not aside.is_dir():
+        aside.unlink()
+        return
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+    except KeyboardInterrupt:  # a large store takes its time, and a hidden half of it would stay
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _write(temporary: Path, data: bytes | Mapping[str, bytes], target: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convpinv.app import outputs, psf_source, raster, signatures
-from convpinv.app.console import ComputationError, Working, row
+from convpinv.app.console import ComputationError, InterruptedWorkError, Working, row
 from convpinv.app.files import TargetError, UnreadableFileError, stamp
 from convpinv.app.raster import size_text
 from convpinv.app.request import Request
@@ -86,6 +86,18 @@ def deblur_large(
     """
     _check(request)
     progress = Progress(request.target)
+    try:
+        return _restored(request, progress, core, grain)
+    except KeyboardInterrupt:
+        left = None if request.dry_run else _left_by_interruption(request, progress)
+        if left is None:
+            raise
+        raise InterruptedWorkError(f"interrupted; {left}") from None
+
+
+def _restored(
+    request: Request, progress: Progress, core: int | None, grain: int | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     begun = None if request.dry_run else _begun(request, progress)
     with opened(request.source) as source:
         _check_disk(request, source)
@@ -129,6 +141,18 @@ def deblur_large(
     if request.report is not None:
         outputs.write_all({request.report: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()})
     return report, tuple(_done_lines(plan, request, report))
+
+
+def _left_by_interruption(request: Request, progress: Progress) -> str | None:
+    """Say what stays of a work that the user ended; None where nothing does."""
+    if progress.exists() and not progress.pixels.exists():
+        # They have become OUT, and what it replaced was being removed.
+        progress.remove()
+        return f"{request.target} is finished" + (", its report is not" if request.report is not None else "")
+    if progress.plan() is None:
+        return None
+    tiles = len(progress.done())
+    return f"{tiles} finished tiles are kept in {progress.folder}; the same command with --resume goes on"
 
 
 def _here(plan: Plan, request: Request, tiles: list[Tile]) -> Iterator[str]:
