@@ -115,24 +115,21 @@ def image_of(
     *,
     gaps: bool,
     format: str,
-    missing: int | None = None,
+    missing: float | None = None,
     **more: Any,
 ) -> Image:
     """Return the picture or the stack in a file's array, whose axes are called ``names``.
 
-    ``missing`` is the integer that marks pixels which are not there; everything else goes to :class:`Image`.
+    ``missing`` is the stored number that marks pixels which are not there; everything else goes to :class:`Image`.
     """
-    import numpy as np
-
     depth = raster.check_depth(path, stored.dtype)
     array, order = canonical(stored.astype(stored.dtype.newbyteorder("="), copy=False), names)
     colours, alpha = raster.split_samples(array, path) if "S" in names else (array, None)
     if "S" in names and colours.ndim < array.ndim:
         order = order.removesuffix("S")
-    pixels = raster.unit_range(colours)
-    if missing is not None:
-        pixels[colours == missing] = np.nan
-    raster.check_gaps(path, pixels, gaps)
+    pixels = raster.seen_range(colours, missing)
+    if not gaps:
+        raster.check_gaps(path, pixels, missing)
     plain = order in ("YX", "YXS")
     return Image(
         pixels=pixels,
@@ -142,6 +139,7 @@ def image_of(
         axes="" if plain else order,
         stored_axes=names,
         blank=missing,
+        blank_at=colours == missing if missing is not None and depth.startswith("float") else None,
         **more,
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from convpinv.app.batch_plan import Task
-from convpinv.app.files import TargetError, reason
+from convpinv.app.files import TargetError, content, content_of, reason, stamp
 from convpinv.app.restoring import Request
 
 NAME = ".convpinv-journal.jsonl"
@@ -35,7 +35,7 @@ _FILES = {"psf", "mask"}
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A finished output: the input's size and time of change, the digest of the settings, and that of the output."""
+    """A finished output: the input's stamp (:func:`stamp`), the digest of the settings, and that of the output."""
 
     output: str
     input_size: int
@@ -45,28 +45,9 @@ class Record:
     digest: str
 
 
-def record(task: Task, source: os.stat_result, settings: str, data: bytes | Mapping[str, bytes]) -> Record:
-    """Return the record of an output that is about to take its name; ``source`` is the input as it was read."""
-    if isinstance(data, bytes):
-        size, digest = len(data), hashlib.sha256(data).hexdigest()
-    else:
-        size = sum(len(part) for part in data.values())
-        digest = _folder_digest((name, hashlib.sha256(part).hexdigest()) for name, part in data.items())
-    return Record(task.name, source.st_size, source.st_mtime_ns, settings, size, digest)
-
-
-def _folder_digest(parts: Iterable[tuple[str, str]]) -> str:
-    """Return the digest of a folder: of the names in it and the digests of their contents."""
-    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
-
-
-def _content(path: Path) -> tuple[int, str]:
-    """Return the size and the digest of a file, or of a folder of files."""
-    if not path.is_dir():
-        with open(path, "rb") as file:
-            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-    parts = [(part.relative_to(path).as_posix(), *_content(part)) for part in path.rglob("*") if part.is_file()]
-    return sum(size for _, size, _ in parts), _folder_digest((name, digest) for name, _, digest in parts)
+def record(task: Task, source: tuple[int, int], settings: str, data: bytes | Mapping[str, bytes]) -> Record:
+    """Return the record of an output that is about to take its name; ``source`` is the input's stamp as it was read."""
+    return Record(task.name, *source, settings, *content_of(data))
 
 
 def settings_digest(request: Request) -> str:
@@ -80,7 +61,7 @@ def settings_digest(request: Request) -> str:
             continue
         if field.name in _FILES and value is not None:
             with contextlib.suppress(OSError, ValueError):  # a maker's text is no file
-                value = _content(Path(value))[1]
+                value = content(Path(value))[1]
         facts[field.name] = value
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -128,7 +109,7 @@ def is_ours(task: Task, records: Iterable[Record]) -> Record | None:
     try:
         if task.target.is_file() and not any(entry.size == task.target.stat().st_size for entry in records):
             return None
-        _, digest = _content(task.target)
+        _, digest = content(task.target)
     except OSError:
         return None
     return next((entry for entry in reversed(records) if entry.digest == digest), None)
@@ -140,10 +121,10 @@ def is_current(task: Task, entry: Record, settings: str) -> bool:
         # In place, the input is the output by now; once more would deblur it twice.
         return True
     try:
-        now = task.source.stat()
+        now = stamp(task.source)
     except OSError:
         return False
-    return (entry.input_size, entry.input_mtime, entry.settings) == (now.st_size, now.st_mtime_ns, settings)
+    return (entry.input_size, entry.input_mtime, entry.settings) == (*now, settings)
 
 
 def remove_unfinished(tasks: Iterable[Task]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convpinv.app import images, signatures
 from convpinv.app.files import TargetError, UnreadableFileError, reason
-from convpinv.app.outputs import check_target
+from convpinv.app.outputs import check_target, is_store
 from convpinv.arguments import ArgumentError
 
 # What a format stores as a folder is one picture, not a folder of pictures.
@@ -73,7 +73,7 @@ class Naming:
 
 def is_for_folders(sources: Sequence[str], target: str) -> bool:
     """Whether OUT is a folder: it is one, ends like one, or there is more to read than one named file."""
-    if target.endswith(("/", os.sep)) or _is_folder(Path(target)):
+    if _is_folder(Path(target)) or (target.endswith(("/", os.sep)) and not is_store(Path(target))):
         return True
     return len(sources) != 1 or _is_folder(Path(sources[0])) or _is_pattern(sources[0])
 
@@ -150,6 +150,8 @@ def make_folders(plan: Plan) -> None:
 def _check_folder(folder: Path, given: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise TargetError(folder, "is a file; several pictures go into a folder, name one as the last argument")
+    if is_store(folder):
+        raise TargetError(folder, "is a Zarr store, one picture; several pictures go into a folder, name one")
     if not folder.exists() and not given.endswith(("/", os.sep)) and folder.suffix.lower() in images.FORMATS:
         raise TargetError(
             folder, f"several pictures go into a folder, and this is a picture's name; write {given}/ if it is a folder"
@@ -238,7 +240,7 @@ class _Search:
         if os.path.realpath(path) in self._apart:
             self.skipped.append(Skipped(path, "is the PSF or the mask"))
             return
-        if path.suffix.lower() not in images.FORMATS and not _is_folder(path):
+        if path.suffix.lower() not in images.FORMATS and not os.path.isdir(path):
             try:
                 # A named pipe would be waited for without end.
                 start = _start(path) if path.is_file() else b""
@@ -269,8 +271,8 @@ def _start(path: Path) -> bytes:
 
 
 def _is_folder(path: Path) -> bool:
-    # Not Path.is_dir, which raises for a name that is too long.
-    return path.suffix.lower() not in _PICTURE_FOLDERS and os.path.isdir(path)
+    # Not Path.is_dir, which raises for a name that is too long. A store is one picture, whatever its name.
+    return path.suffix.lower() not in _PICTURE_FOLDERS and os.path.isdir(path) and not is_store(path)
 
 
 def _is_pattern(source: str) -> bool:

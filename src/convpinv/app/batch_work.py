@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from convpinv.app import batch_journal, outputs, psf_source, restoring
 from convpinv.app.batch_plan import Task
 from convpinv.app.console import out_of_memory
-from convpinv.app.files import WriteError, reason
+from convpinv.app.files import WriteError, reason, stamp
 from convpinv.app.restoring import Loaded, Request
 from convpinv.arguments import ConvpinvError
 
@@ -47,7 +46,7 @@ class Finished:
 
 
 Event = Computing | Finished
-_Read = tuple[Task, Loaded | str, os.stat_result | None]
+_Read = tuple[Task, Loaded | str, tuple[int, int] | None]
 
 
 def go_through(work: Work, following: Callable[[], Task | None], tell: Callable[[Event], None]) -> None:
@@ -75,7 +74,7 @@ def go_through(work: Work, following: Callable[[], Task | None], tell: Callable[
             return None
         try:
             # Before the bytes: what changes in between is seen as changed.
-            before = task.source.stat() if task.source.exists() else None
+            before = stamp(task.source) if task.source.exists() else None
             return task, restoring.load(work.request_for(task)), before
         except Exception as error:
             return task, said_of(task, error), None
@@ -104,7 +103,7 @@ def go_through(work: Work, following: Callable[[], Task | None], tell: Callable[
                 request: Request = request,
                 loaded: Loaded = loaded,
                 restored: restoring.Restored = restored,
-                before: os.stat_result = before,
+                before: tuple[int, int] = before,
             ) -> None:
                 tell(_write(work, task, request, loaded, restored, before))
 
@@ -114,7 +113,7 @@ def go_through(work: Work, following: Callable[[], Task | None], tell: Callable[
 
 
 def _write(
-    work: Work, task: Task, request: Request, loaded: Loaded, restored: restoring.Restored, before: os.stat_result
+    work: Work, task: Task, request: Request, loaded: Loaded, restored: restoring.Restored, before: tuple[int, int]
 ) -> Finished:
     try:
         files, outcome = restoring.encode(request, loaded, restored)

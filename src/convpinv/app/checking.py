@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv.app import axes as stack_axes
-from convpinv.app import images, outputs
+from convpinv.app import images, outputs, raster
 from convpinv.app.files import TargetError, WriteError
 from convpinv.app.raster import Image
 from convpinv.app.request import Request
@@ -96,6 +96,9 @@ def _different(image: Image, again: Image) -> str:
     if pixels.size != written.size or image.dtype != again.dtype:
         return f"size or depth ({image.describe()}, then {again.describe()})"
     written = _in_axes_of(written, again, image)
+    if image.blank is not None and again.blank is None and image.is_integer:
+        # The number stands there as it did; it is the other format that has no name for it.
+        written = np.where(written == raster.unit_range(np.array(image.blank, image.dtype)), np.nan, written)
     unequal = int((_bits(pixels) != _bits(written)).sum())
     if unequal:
         return f"{unequal} of {pixels.size} values"

@@ -1,11 +1,15 @@
-"""Files: their bytes, and the errors that name the file, what is wrong and the remedy."""
+"""Files: their bytes, what tells that they changed, and the errors that name the file, what is wrong and the remedy."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import re
 import stat
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from convpinv.arguments import ConvpinvError
@@ -62,6 +66,47 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     if not data:
         raise UnreadableFileError(path, "is empty; get the file again from where it came")
     return data
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when a file or a folder of files is replaced: its size, and its time of change.
+
+    Writing into a file in a folder changes neither the folder's size nor its time, and new files may be older than
+    those that were there. So a folder's second number is a digest of the names, sizes and times of all its files.
+    """
+    if not path.is_dir():
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+    parts = []
+    for place, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                found = os.stat(os.path.join(place, name))
+                parts.append((os.path.relpath(os.path.join(place, name), path), found.st_size, found.st_mtime_ns))
+    digest = hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
+    return sum(size for _, size, _ in parts), int(digest[:15], 16)
+
+
+def content(path: Path) -> tuple[int, str]:
+    """Return the size and the digest of a file, or of a folder of files."""
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    parts = [(part.relative_to(path).as_posix(), *content(part)) for part in path.rglob("*") if part.is_file()]
+    return sum(size for _, size, _ in parts), _folder_digest((name, digest) for name, _, digest in parts)
+
+
+def content_of(data: bytes | Mapping[str, bytes]) -> tuple[int, str]:
+    """Return what :func:`content` says once the bytes of a file, or of the files of a folder, are written."""
+    if isinstance(data, bytes):
+        return len(data), hashlib.sha256(data).hexdigest()
+    digest = _folder_digest((name, hashlib.sha256(part).hexdigest()) for name, part in data.items())
+    return sum(len(part) for part in data.values()), digest
+
+
+def _folder_digest(parts: Iterable[tuple[str, str]]) -> str:
+    """Return the digest of a folder: of the names in it and the digests of their contents."""
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
 
 def reason(error: BaseException) -> str:

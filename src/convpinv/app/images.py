@@ -215,10 +215,23 @@ def stored_values(image: raster.Image, path: str | os.PathLike[str], *, gaps: bo
                 path, f"the result exceeds {float(largest):.3g}, the largest number that {image.dtype} holds"
             )
         colours = colours.astype(image.dtype)
+        # Another format has no name for the number, and NaN says the same there.
+        if image.blank is not None and image.format == format_of(path):
+            _mark_blank(colours, image)
     if image.alpha is None:
         return np.ascontiguousarray(colours), clipped
     samples = colours if image.is_colour else colours[..., None]
     return np.ascontiguousarray(np.concatenate([samples, image.alpha[..., None]], axis=-1)), clipped
+
+
+def _mark_blank(colours: NDArray[Any], image: raster.Image) -> None:
+    """Give floating-point pixels that are still not there the number that says so, and take it from all others."""
+    import numpy as np
+
+    blank = colours.dtype.type(image.blank)
+    colours[colours == blank] = np.nextafter(blank, colours.dtype.type(0 if blank else 1))
+    if image.blank_at is not None:
+        colours[image.blank_at & np.isnan(colours)] = blank
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
@@ -263,6 +276,8 @@ def losses(image: raster.Image, path: str | os.PathLike[str]) -> tuple[str, ...]
         lost.append("the orientation")
     if image.dpi is not None and (bare or kind == "webp"):
         lost.append("the resolution")
+    if image.blank is not None and image.is_integer:
+        lost.append(f"the mark of missing pixels ({image.blank})")
     if image.axes and kind in ("npy", "fits"):
         lost.append(f"the names of the axes ({image.axes})")
     lost += _own_losses(image)

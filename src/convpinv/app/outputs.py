@@ -58,7 +58,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         target.exists()
     except OSError as error:
         raise TargetError(target, f"cannot be a file's name ({reason(error)}); choose another") from None
-    folder_of_zarr = target.suffix.lower() == ".zarr" and target.is_dir() and ngff.is_folder(target)
+    folder_of_zarr = target.suffix.lower() == ".zarr" and is_store(target)
     if target.is_dir() and not folder_of_zarr:
         raise TargetError(target, "is a folder; name a file in it")
     if target.exists():
@@ -76,6 +76,12 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise TargetError(target, f"the folder {folder} cannot be written ({reason(error)}); choose another") from None
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a picture, which may be replaced as one; any other may hold whatever a user keeps there."""
+    # Not Path.is_dir, which raises for a name that is too long.
+    return os.path.isdir(path) and ngff.is_folder(path)
 
 
 def write_all(
@@ -109,7 +115,7 @@ def write_all(
             before_naming()
         for temporary, target in staged.items():
             try:
-                _take_name(temporary, target)
+                take_name(temporary, target)
             except OSError as error:
                 raise WriteError(target, f"could not be written ({reason(error)}); choose another name") from None
     finally:
@@ -118,19 +124,32 @@ def write_all(
                 shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
-def _take_name(temporary: Path, target: Path) -> None:
-    """Give what is staged its name; a folder that has the name goes only when the new one is there."""
-    if not temporary.is_dir() or not target.exists():
+def take_name(temporary: Path, target: Path) -> None:
+    """Give what is staged its name; what has the name goes only when the new one is there, and a folder never does.
+
+    Raises
+    ------
+    OSError
+        If it cannot, or if by now the name is that of a folder which is no picture.
+    """
+    if not temporary.is_dir() or not (target.is_file() or is_store(target)):
         os.replace(temporary, target)
         return
-    aside = temporary.with_suffix(".old")
+    aside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.old")
     os.replace(target, aside)
     try:
         os.replace(temporary, target)
     except OSError:
         os.replace(aside, target)
         raise
-    shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink()
+    if not aside.is_dir():
+        aside.unlink()
+        return
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+    except KeyboardInterrupt:  # a large store takes its time, and a hidden half of it would stay
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _write(temporary: Path, data: bytes | Mapping[str, bytes], target: Path) -> None:

@@ -53,7 +53,9 @@ class Image:
     stored_axes
         The same letters, and S for colours or alpha, in the order of the file; empty where the format fixes it.
     blank
-        The integer that marks a pixel which is not there; such pixels are NaN here.
+        The number that marks a pixel which is not there; such pixels are NaN here.
+    blank_at
+        Where floating-point pixels had that number: they may be NaN for other reasons too.
     """
 
     pixels: NDArray[Any]
@@ -70,7 +72,8 @@ class Image:
     notes: tuple[str, ...] = ()
     axes: str = ""
     stored_axes: str = ""
-    blank: int | None = None
+    blank: float | None = None
+    blank_at: NDArray[Any] | None = None
 
     @property
     def is_integer(self) -> bool:
@@ -176,14 +179,28 @@ def check_depth(path: str | os.PathLike[str], dtype: Any) -> str:
     return name
 
 
-def check_gaps(path: str | os.PathLike[str], pixels: NDArray[Any], gaps: bool) -> None:
-    """Refuse values that are no numbers, unless they may stand for pixels that are not there."""
+def seen_range(stored: NDArray[Any], missing: float | None) -> NDArray[Any]:
+    """Return what :func:`unit_range` does, and NaN where the stored value is the one of pixels that are not there."""
     import numpy as np
 
-    if not gaps:
-        bad = int(pixels.size - np.isfinite(pixels).sum())
-        if bad:
-            raise UnreadableFileError(path, f"holds {bad} values that are NaN or infinite; fill them in first")
+    pixels = unit_range(stored)
+    if missing is not None:
+        pixels[stored == missing] = np.nan
+    return pixels
+
+
+def check_gaps(path: str | os.PathLike[str], pixels: NDArray[Any], missing: float | None = None) -> None:
+    """Refuse values that are no numbers, where they may not stand for pixels that are not there."""
+    import numpy as np
+
+    bad = int(pixels.size - np.isfinite(pixels).sum())
+    if bad:
+        raise UnreadableFileError(path, f"holds {bad} values that are {gaps_text(missing)}; fill them in first")
+
+
+def gaps_text(missing: float | None) -> str:
+    """Say what values are that count as not seen."""
+    return "NaN or infinite" if missing is None else f"NaN, infinite or {missing:.9g}, which marks missing pixels"
 
 
 def split_alpha(stored: NDArray[Any], path: str | os.PathLike[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:

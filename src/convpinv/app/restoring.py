@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import axes, deblur_plot, images, masks, outputs, planes, plots, psf_source, stacks
+from convpinv.app import axes, deblur_plot, images, masks, outputs, planes, plots, psf_source, raster, stacks
 from convpinv.app.console import Working, row
 from convpinv.app.files import PIPE, TargetError, UnreadableFileError
 from convpinv.app.light import choose, for_screen
@@ -178,7 +178,8 @@ def _check_any(image: Image, path: Path) -> None:
 
     if not np.isfinite(image.pixels).any():
         count = image.pixels.size
-        raise UnreadableFileError(path, f"holds {count} values that are NaN or infinite; fill them in first")
+        gaps = raster.gaps_text(image.blank)
+        raise UnreadableFileError(path, f"holds {count} values that are {gaps}; fill them in first")
 
 
 def _check_report(path: Path | None) -> None:

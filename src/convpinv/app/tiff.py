@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ _LOSSLESS = {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd
 _ORIENTATION, _PROFILE, _EXIF, _XMP = 274, 34675, 34665, 700
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _PER_INCH = {2: 1.0, 3: 2.54}
+# GDAL's text of the number that stands for "no pixel here".
+_NODATA = 42113
 # Tags that stay true whatever happens to the pixels: who, what, when, XMP, IPTC, ImageJ's own, and places on the earth.
+# GDAL_NODATA does since what is written never has that number by chance.
 _KEPT = (269, 271, 272, 285, 305, 306, 315, 316, 700, 33432, 33723, 34377, 42112, 42113, 50838, 50839)
 _PLACES = (33550, 33922, 34264, 34735, 34736, 34737)
 
@@ -66,6 +70,9 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
         raise stack_axes.UnnamedAxesError(path, stored.shape, what, remedy)
     names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
     notes += remarks
+    missing = nodata(page.tags, stored.dtype)
+    if missing is not None:
+        notes.append(nodata_note(missing))
     if depth == "bool":
         stored = stored.astype(np.uint8) * np.uint8(255)
         if photometric == _WHITE_IS_ZERO:
@@ -77,7 +84,8 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
             raise UnreadableFileError(path, "has white as zero and numbers with a sign; save it with black as zero")
         if extras:
             raise UnreadableFileError(path, "has white as zero and alpha; save it with black as zero")
-        stored = np.iinfo(stored.dtype).max - stored
+        largest = np.iinfo(stored.dtype).max
+        stored, missing = largest - stored, None if missing is None else int(largest) - int(missing)
     tags = page.tags
     if _EXIF in tags:
         notes.append("the EXIF directory of the TIFF is left out")
@@ -91,6 +99,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
         names,
         gaps=gaps,
         format="tiff",
+        missing=missing,
         premultiplied=extras[:1] == [1],
         icc=bytes(tags[_PROFILE].value) if _PROFILE in tags else None,
         xmp=_bytes_of(tags, _XMP) or None,
@@ -111,11 +120,39 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
             "white_is_zero": white,
             "resolution": (tags[282].value, tags[283].value) if 282 in tags and 283 in tags else None,
             "unit": int(tags[296].value) if 296 in tags else None,
-            "tags": tuple(_tag(tags, code) for code in _KEPT if code in tags),
+            # The expanded values of 1-bit pixels are not those that the file's nodata speaks of.
+            "tags": tuple(_tag(tags, code) for code in _KEPT if code in tags and (code, depth) != (_NODATA, "bool")),
             "places": tuple(_tag(tags, code) for code in _PLACES if code in tags),
         },
         notes=tuple(notes),
     )
+
+
+def nodata(tags: Any, dtype: Any) -> float | int | None:
+    """Return the number by which a GeoTIFF marks pixels that are not there, as its depth stores it.
+
+    None where the file names none, or one that no pixel of this depth can have, or NaN and infinity, which mark gaps
+    in any file.
+    """
+    import numpy as np
+
+    try:
+        number = float(_bytes_of(tags, _NODATA).split(b"\0")[0])
+    except ValueError:
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            stored = float(dtype.type(number))
+        return stored if math.isfinite(stored) else None
+    if dtype.kind not in "ui" or not number.is_integer():
+        return None
+    limits = np.iinfo(dtype)
+    return int(number) if limits.min <= number <= limits.max else None
+
+
+def nodata_note(missing: float) -> str:
+    """Say what is done about nodata."""
+    return f"pixels of the value {missing:.9g} are nodata, as the file says: they count as not seen"
 
 
 def _only_series(file: Any, path: str | os.PathLike[str]) -> tuple[Any, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convpinv.app import outputs
 from convpinv.app.files import TargetError
 from convpinv.app.restoring import Request
-from convpinv.app.tiles import run
+from convpinv.app.tiles import planning, run, sinks
 from tiled import ENVIRONMENT, begun, coarse_noise, restored
 
 zarr = pytest.importorskip("zarr")
@@ -98,6 +100,74 @@ def test_a_killed_restoration_is_resumed(
     values = pixels(target) if name.endswith("zarr") else np.load(target) if name.endswith("npy") else tiff(target)
     assert np.array_equal(values, expected)
     assert not list(tmp_path.glob("*progress*"))
+
+
+def test_ctrl_c_says_what_stays(picture: Path, expected: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    target = tmp_path / "out.zarr"
+    process = begun(tmp_path, source=str(picture), target=str(target), **OPTIONS)
+    wait_for(lambda: len(marks(target)) >= 3, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    kept = f"interrupted; {len(marks(target))} finished tiles are kept in {target}.convpinv-progress; "
+    assert f"{kept}the same command with --resume goes on" in errors
+    report, _ = run.deblur_large(Request(picture, target, **OPTIONS, resume=True))
+    assert report["tiles_done_before"] >= 3
+    assert np.array_equal(pixels(target), expected)
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "left"),
+    [
+        ("planning.make", "interrupted; nothing was written", set()),
+        ("sinks.make", "interrupted; nothing was written", set()),
+        ("run._here", "interrupted; nothing was written", set()),
+        ("sinks.finish", "finished tiles are kept in ", {"out.tif.convpinv-progress"}),
+        ("outputs.take_name", "finished tiles are kept in ", {"out.tif.convpinv-progress"}),
+    ],
+)
+def test_ctrl_c_at_any_place(
+    picture: Path,
+    convpinv: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    said: str,
+    left: set[str],
+) -> None:
+    line = f"deblur {picture} out.tif --psf {PSF} --prior gradient --strength 0.1 --noise 0.05 --memory 2G"
+
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr({"sinks": sinks, "run": run, "planning": planning, "outputs": outputs}[place.partition(".")[0]],
+                      place.partition(".")[2], interrupt)  # fmt: skip
+        ended = convpinv(line)
+    assert ended.code == 130
+    assert said in ended.error_line
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert convpinv(line + " --resume").code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tif"}
+
+
+def test_ctrl_c_when_all_is_done(
+    picture: Path, convpinv: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"deblur {picture} out.zarr --psf {PSF} --prior gradient --strength 0.1 --noise 0.05 --memory 2G"
+    assert convpinv(line).code == 0
+    remove, calls = shutil.rmtree, iter(range(9))
+
+    def interrupt(path: Path, **options: Any) -> None:
+        if str(path).endswith(".old") and next(calls) == 0:  # of the store that was replaced
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupt)
+    ended = convpinv(f"{line} --overwrite --report report.json")
+    assert ended.code == 130
+    assert ended.error_line.endswith("interrupted; out.zarr is finished, its report is not")
+    assert pixels(tmp_path / "out.zarr").shape == (300, 310)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.zarr"}
 
 
 def tiff(path: Path) -> np.ndarray[Any, Any]:

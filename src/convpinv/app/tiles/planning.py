@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import psf_source, raster
+from convpinv.app import files, psf_source, raster
 from convpinv.app.console import Working
 from convpinv.app.files import UnreadableFileError
+from convpinv.app.outputs import is_store
 from convpinv.app.request import Request
 from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import GRAIN, LARGEST_CORE, Layout, fitting
@@ -151,7 +151,7 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     values = {field.name: getattr(agreement, field.name) for field in dataclasses.fields(agreement)}
     return Plan(
         source=os.path.abspath(source.path),
-        stamp=stamp(source.path),
+        stamp=files.stamp(source.path),
         shape=source.shape,
         axes=len(source.stack),
         dtype=source.dtype,
@@ -180,17 +180,10 @@ def asked(request: Request) -> dict[str, Any]:
 
 def _content(psf: str) -> str:
     """Return a PSF's text; of a file its content's digest as well."""
-    import hashlib
-
     path = psf_source.file_of(psf)
-    return psf if path is None or not path.is_file() else f"{psf} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-
-
-def stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes when a picture is replaced: size and time of its file, of a store those of its metadata."""
-    names = [path] if path.is_file() else [path / name for name in ("zarr.json", ".zarray", ".zgroup", ".zattrs")]
-    found = [name.stat() for name in names if name.exists()]
-    return tuple(number for one in found for number in (one.st_size, one.st_mtime_ns))
+    if path is None or not (path.is_file() or is_store(path)):
+        return psf
+    return f"{psf} {files.content(path)[1]}"
 
 
 def tolerance(source: Source, agreement: Agreement) -> float:

@@ -45,6 +45,9 @@ class Progress:
             raise WriteError(
                 self.target, f"could not be begun ({reason(error)}); free space or choose another"
             ) from None
+        except BaseException:  # taking the space on the disk may last, and be interrupted
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def plan(self) -> dict[str, Any] | None:
         """Return the plan of what was begun; None where nothing was, or it was killed before the plan stood."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from convpinv.app import outputs, psf_source, raster, signatures
-from convpinv.app.console import ComputationError, Working, row
-from convpinv.app.files import TargetError, UnreadableFileError
+from convpinv.app.console import ComputationError, InterruptedWorkError, Working, row
+from convpinv.app.files import TargetError, UnreadableFileError, stamp
 from convpinv.app.raster import size_text
 from convpinv.app.request import Request
 from convpinv.app.tiles import memory, planning, sinks
@@ -86,6 +86,18 @@ def deblur_large(
     """
     _check(request)
     progress = Progress(request.target)
+    try:
+        return _restored(request, progress, core, grain)
+    except KeyboardInterrupt:
+        left = None if request.dry_run else _left_by_interruption(request, progress)
+        if left is None:
+            raise
+        raise InterruptedWorkError(f"interrupted; {left}") from None
+
+
+def _restored(
+    request: Request, progress: Progress, core: int | None, grain: int | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     begun = None if request.dry_run else _begun(request, progress)
     with opened(request.source) as source:
         _check_disk(request, source)
@@ -129,6 +141,18 @@ def deblur_large(
     if request.report is not None:
         outputs.write_all({request.report: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()})
     return report, tuple(_done_lines(plan, request, report))
+
+
+def _left_by_interruption(request: Request, progress: Progress) -> str | None:
+    """Say what stays of a work that the user ended; None where nothing does."""
+    if progress.exists() and not progress.pixels.exists():
+        # They have become OUT, and what it replaced was being removed.
+        progress.remove()
+        return f"{request.target} is finished" + (", its report is not" if request.report is not None else "")
+    if progress.plan() is None:
+        return None
+    tiles = len(progress.done())
+    return f"{tiles} finished tiles are kept in {progress.folder}; the same command with --resume goes on"
 
 
 def _here(plan: Plan, request: Request, tiles: list[Tile]) -> Iterator[str]:
@@ -175,15 +199,11 @@ def _check(request: Request) -> None:
         raise UnreadableFileError(request.source, "no such file; check the name and the folder")
     if request.dry_run:
         return
-    target = request.target
-    if target.suffix.lower() == ".zarr" and target.is_dir():
-        if any(path is not None and path.exists() and path.samefile(target) for path in sources.values()):
-            raise TargetError(target, "OUT and IN are one store; give OUT another name")
-        if not request.overwrite:
-            raise TargetError(target, "exists already; give --overwrite to replace it, or another name")
-        target = target.with_name(target.name + ".json")  # what stands beside it, to try the folder
     outputs.check_targets(
-        {"OUT": target, "--report": request.report}, sources, overwrite=request.overwrite, replaceable={("OUT", "IN")}
+        {"OUT": request.target, "--report": request.report},
+        sources,
+        overwrite=request.overwrite,
+        replaceable={("OUT", "IN")},
     )
 
 
@@ -210,7 +230,7 @@ def _begun(request: Request, progress: Progress) -> Plan | None:
         raise TargetError(
             progress.folder, f"was begun with another --{changed[0]}; give the same, or --overwrite to start afresh"
         )
-    if plan.source != str(request.source.absolute()) or plan.stamp != planning.stamp(request.source):
+    if plan.source != str(request.source.absolute()) or plan.stamp != stamp(request.source):
         raise TargetError(progress.folder, f"was begun for another {request.source}; give --overwrite to start afresh")
     return plan
 

@@ -10,11 +10,11 @@ import itertools
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from convpinv.app import outputs
 from convpinv.app.files import TargetError, WriteError, reason
 from convpinv.app.quiet import quiet
 from convpinv.app.tiles.sources import import_zarr, opened
@@ -114,12 +114,12 @@ def finish(pixels: Path, target: Path, *, colour: bool, alpha: bool) -> None:
     """Give the finished output its name; a TIFF is put together first, beside it."""
     try:
         if target.suffix.lower() not in (".tif", ".tiff"):
-            _replace(pixels, target)
+            outputs.take_name(pixels, target)
             return
         temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
         try:
             _assemble(pixels, temporary, colour, alpha)
-            _replace(temporary, target)
+            outputs.take_name(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -165,19 +165,3 @@ def _assemble(pixels: Path, target: Path, colour: bool, alpha: bool) -> None:
             )
             file.flush()
             os.fsync(file.fileno())
-
-
-def _replace(made: Path, target: Path) -> None:
-    """Give a file or folder its name; a folder that stands there goes aside first, and then away."""
-    aside = None
-    if target.is_dir():
-        aside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.old")
-        os.replace(target, aside)
-    try:
-        os.replace(made, target)
-    except OSError:
-        if aside is not None:
-            os.replace(aside, target)
-        raise
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)

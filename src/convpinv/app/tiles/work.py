@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from convpinv.app import images, raster
-from convpinv.app.files import UnreadableFileError
+from convpinv.app.files import UnreadableFileError, stamp
 from convpinv.app.tiles.plan import Tile
-from convpinv.app.tiles.planning import Plan, stamp
+from convpinv.app.tiles.planning import Plan
 from convpinv.app.tiles.progress import Progress
 from convpinv.app.tiles.sinks import open_sink
 from convpinv.app.tiles.sources import opened
