@@ -10,7 +10,7 @@ import pytest
 import torch
 from skimage import data
 
-from convpinv.arguments import ArgumentError, ConvergenceError
+from convpinv.arguments import ArgumentError, ConvergenceError, ConvpinvError, result_fits
 from convpinv.imaging import DeblurResult, blur, deblur, estimate_noise, priors, psf
 from convpinv.imaging.deblur import BOUNDARIES, PRIORS
 from convpinv.imaging.model import BlurModel
@@ -393,6 +393,11 @@ def test_a_result_beyond_the_range_of_its_dtype_is_refused():
         deblur(high, MOTION)
     with pytest.raises(ArgumentError, match=r"^blur: the result exceeds float32's range"):
         blur(blurred.astype(np.float32), MOTION, noise=1e300)
+
+
+def test_a_result_of_nan_is_not_said_to_exceed_a_range():
+    with pytest.raises(ConvpinvError, match=r"^deblur: the result holds NaN"):
+        result_fits("deblur", torch.tensor([0.0, math.nan]), torch.float64)
 
 
 def test_noise_may_be_any_number_or_one_a_channel():
