@@ -6,6 +6,7 @@ import torch
 from convpinv.imaging import psf
 from convpinv.imaging.model import UNKNOWN, BlurModel
 from convpinv.imaging.priors import DataStep, Observation
+from convpinv.imaging.priors.data_step import ITERATIONS
 
 BOUNDARIES = (UNKNOWN, "circular", "zeros", "reflect", "replicate")
 KERNEL = psf.motion(5, 30)
@@ -86,3 +87,51 @@ def test_clipped_pixels_count_on_their_measured_side_only():
     force = torch.where(gap * clipped <= 0, gap, 0.0)  # a clipped pixel pulls from the measured side alone
     assert (blur.H(force) + 0.1 * (scene - centre)).abs().max() < 1e-7
     assert bool((gap * clipped > 0.01).any())
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_known_boundaries_are_served_in_double_precision(smooth):
+    rough = setup("replicate", torch.float32, psf.gaussian(2))
+    exact = setup("replicate", torch.float64, psf.gaussian(2))
+    scenes = []
+    for model, data, weight, centre in (rough, exact):
+        step = DataStep(model, Observation(data, weight), smooth=smooth)
+        scene, state = step.solve(centre, 1e-5, tolerance=1e-4)
+        assert state.converged
+        assert scene.dtype == data.dtype
+        scenes.append(scene)
+    # In single precision its scenes were 0.02 and more away, of pictures of deviation 1.
+    assert (scenes[0] - scenes[1]).abs().max() < 1e-3
+
+
+def test_what_has_drifted_from_its_goal_has_not_converged():
+    model, data, weight, _ = setup("circular", torch.float32, psf.box(5))
+    step = DataStep(model, Observation(data, weight))
+    centre = torch.zeros_like(data)
+    for penalty, converged in ((1e-2, True), (1e-5, True), (1e-9, False)):
+        _, state = step.solve(centre, penalty, tolerance=1e-4)
+        assert 0 < state.iterations < ITERATIONS
+        assert state.converged is converged
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_a_constant_picture_leaves_its_neighbour_alone(boundary):
+    model, data, weight, centre = setup(boundary)
+    data[1], centre[1] = 0, 0
+    together, state = DataStep(model, Observation(data, weight)).solve(centre, 0.01, tolerance=1e-8)
+    alone, _ = DataStep(model, Observation(data[:1], weight[:1])).solve(centre[:1], 0.01, tolerance=1e-8)
+    assert state.converged
+    assert bool((together[1] == 0).all())
+    assert (together[0] - alone[0]).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("boundary", ["unknown", "reflect"])
+def test_each_picture_has_a_tolerance_of_its_own(boundary):
+    model, data, weight, centre = setup(boundary)
+    tolerances = torch.tensor([1e-1, 1e-7])
+    together, _ = DataStep(model, Observation(data, weight)).solve(centre, 0.01, tolerance=tolerances)
+    for index, tolerance in enumerate(tolerances.tolist()):
+        some = slice(index, index + 1)
+        step = DataStep(model, Observation(data[some], weight[some]))
+        alone, _ = step.solve(centre[some], 0.01, tolerance=tolerance)
+        assert (together[index] - alone[0]).abs().max() < 1e-7

@@ -1,10 +1,12 @@
 """What deblurring takes and gives back: arrays, tensors, dtypes, units, channels; what it refuses."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from convpinv.arguments import ArgumentError
+from convpinv.arguments import ArgumentError, ConvpinvError, result_fits
 from convpinv.imaging import blur, deblur, estimate_noise
 from imaging.shaken import MOTION, case, photograph
 
@@ -166,6 +168,11 @@ def test_a_result_beyond_the_range_of_its_dtype_is_refused():
         deblur(high, MOTION)
     with pytest.raises(ArgumentError, match=r"^blur: the result exceeds float32's range"):
         blur(blurred.astype(np.float32), MOTION, noise=1e300)
+
+
+def test_a_result_of_nan_is_not_said_to_exceed_a_range():
+    with pytest.raises(ConvpinvError, match=r"^deblur: the result holds NaN"):
+        result_fits("deblur", torch.tensor([0.0, math.nan]), torch.float64)
 
 
 def test_noise_may_be_any_number_or_one_a_channel():

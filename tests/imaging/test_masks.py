@@ -56,6 +56,36 @@ def test_a_tenth_of_the_pixels_is_hardly_missed(prior, boundary):
     assert psnr(partial[~mask], truth[~mask]) > psnr(whole[~mask], truth[~mask]) - 2.5
 
 
+@pytest.mark.parametrize("boundary", ["zeros", "reflect", "replicate"])
+def test_single_precision_restores_as_double_does(boundary):
+    scene = np.kron(np.random.default_rng(0).random((6, 6)), np.ones((4, 4)))
+    photo = blur(scene, "gaussian:sigma=2", boundary=boundary, noise=0.0005, seed=0)
+    mask = scattered(photo.shape, 0.2)
+    options = {"prior": "tikhonov", "boundary": boundary, "mask": mask, "strength": 2e-5, "full_output": True}
+    exact, single = (deblur(photo.astype(kind), "gaussian:sigma=2", **options) for kind in (np.float64, np.float32))
+    assert single.report.status == exact.report.status == "converged"
+    assert np.abs(single.image - exact.image).max() < 1e-3
+
+
+def test_groups_of_like_patches_hold_where_the_border_is_known():
+    scene = np.kron(np.random.default_rng(0).random((5, 5)), np.ones((6, 6)))
+    photo = blur(scene, "gaussian:sigma=2.5", boundary="zeros", noise=0.0005, seed=0)
+    restored = deblur(photo, "gaussian:sigma=2.5", prior="nonlocal", boundary="zeros")
+    assert psnr(restored, scene) > psnr(photo, scene) + 3
+
+
+@pytest.mark.parametrize("prior", ["tv", "gradient", "tikhonov", "nonlocal"])
+def test_an_empty_channel_leaves_the_others_as_they_are(prior):
+    blurred, _ = case(scene=SCENE[:40, :40])
+    mask = np.ones(blurred.shape, bool)
+    mask[:2, :2] = False
+    lit = np.where(mask, blurred, 0)
+    options = {"prior": prior, "mask": mask, "coupled": False if prior in ("tv", "nonlocal") else None}
+    colour = deblur(np.stack([lit, np.zeros_like(lit), lit], -1), MOTION, **options)
+    assert bool((colour[..., 1] == 0).all())
+    assert np.allclose(colour[..., 0], deblur(lit, MOTION, **options), atol=2e-3)
+
+
 @pytest.mark.parametrize("prior", LOOPS)
 def test_lines_columns_and_holes_are_filled_in(prior):
     blurred, truth = case()

@@ -11,6 +11,7 @@ from skimage import data
 
 from convpinv.arguments import ArgumentError
 from convpinv.imaging import blur, estimate_noise
+from convpinv.imaging.poisson_gaussian import poisson_gaussian_of_planes
 
 SIGMAS = (0.002, 0.01, 0.05)
 CROP = (slice(0, 300), slice(0, 300))
@@ -129,6 +130,16 @@ def test_clipping_and_constant_frames_do_not_silence_it():
     framed = np.full((400, 400), 0.0)
     framed[80:360, 80:360] = noisy[:280, :280]
     assert estimate_noise(framed) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_sky_where_most_pixels_are_dark_has_no_line():
+    rng = np.random.default_rng(0)
+    planes = torch.zeros(1, 40, 40, dtype=torch.float64)
+    planes[0, torch.from_numpy(rng.integers(0, 40, 30)), torch.from_numpy(rng.integers(0, 40, 30))] = 9.0
+    # Holes everywhere leave no patches; the median of each level's triples is 0.
+    seen = torch.from_numpy(rng.random((1, 40, 40)) > 0.05)
+    gain, intercept, strata = poisson_gaussian_of_planes(planes * seen, seen)
+    assert (float(gain), float(intercept), float(strata)) == (0.0, 0.0, 0.0)
 
 
 def test_units_dtypes_and_layouts():

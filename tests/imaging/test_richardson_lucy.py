@@ -230,6 +230,28 @@ def test_zeros_and_darkness_give_no_nan():
     assert np.isfinite(dark.image).all()
 
 
+def test_a_dark_sky_of_whole_counts_with_dead_pixels():
+    # Nothing varies in most of it: every level of brightness has the variance 0.
+    rng = np.random.default_rng(0)
+    sky = np.zeros((48, 48))
+    sky[rng.integers(8, 40, 6), rng.integers(8, 40, 6)] = 500
+    counts = rng.poisson(blur(sky, "motion:length=7", boundary="zeros").clip(0)).astype(float)
+    seen = rng.random(counts.shape) > 0.02
+    restored = richardson_lucy(counts, "motion:length=7", mask=seen)
+    assert np.isfinite(restored).all()
+    assert np.square(restored - sky).mean() < 0.2 * np.square(counts - sky).mean()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 3), (1, 3)), ((4, 12), (1, 1)), ((20, 20), (5, 5)), ((62, 62), (5, 5))]
+)
+def test_a_constant_picture_is_given_back(shape, size):
+    for level, gain in ((0.3, 1.0), (100.0, 10.0)):
+        kernel = psf.gaussian(0.7) if size == (5, 5) else np.ones(size)
+        restored = richardson_lucy(np.full(shape, level), kernel, gain=gain, boundary="circular")
+        assert np.allclose(restored, level, rtol=1e-3)
+
+
 def test_kinds_layouts_and_reports():
     counts, _ = case(SHAKE, 100, photograph(48))
     colour = np.stack([counts, counts, 2 * counts], -1)

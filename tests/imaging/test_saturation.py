@@ -109,6 +109,18 @@ def test_a_batch_gives_what_its_pictures_give():
         assert torch.allclose(deblur(picture, MOTION), result, atol=1e-6)
 
 
+def test_what_a_plateau_hides_does_not_depend_on_the_noise_of_other_pictures():
+    rng, kernel = np.random.default_rng(0), psf.gaussian(1.5)
+    scenes = [np.kron(rng.random((6, 6)), np.ones((8, 8))) * (1 + i) + 0.1 * rng.random((48, 48)) for i in range(3)]
+    photos = [blur(scene, kernel, noise=0.003 * 4**i, seed=i) for i, scene in enumerate(scenes)]
+    batch = torch.from_numpy(np.minimum(np.stack(photos)[:, None], 0.8))
+    seen = rng.random(batch.shape[-2:]) > 0.3
+    # A border that is not so keeps the last picture at the very limit.
+    options = {"boundary": "zeros", "strength": 0.01, "mask": seen, "full_output": True}
+    together = deblur(batch, kernel, **options).report.saturated
+    assert together == sum(deblur(picture, kernel, **options).report.saturated for picture in batch)
+
+
 def test_the_definition_of_a_plateau():
     ramp = torch.linspace(0, 1, 10000, dtype=torch.float64).reshape(100, 100)
     assert not clipped_pixels(ramp).any()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convpinv.arguments.errors import ArgumentError, describe, fail
+from convpinv.arguments.errors import ArgumentError, ConvpinvError, describe, fail
 from convpinv.arguments.numbers import finite as finite_number
 from convpinv.arguments.numbers import non_negative
 from convpinv.arguments.tensors import all_finite, real_tensor
@@ -175,6 +175,8 @@ def result_fits(call: str, result: Tensor, dtype: torch.dtype) -> Tensor:
     given = result.to(dtype)
     if not all_finite(given):
         name = str(dtype).removeprefix("torch.")
+        if not bool(given.isinf().any()):
+            raise ConvpinvError(f"{call}: the result holds NaN, which none of the arguments explains; please report it")
         wider = "as float32" if dtype == torch.float16 else "divided by a number, or as float64"
         raise ArgumentError(f"{call}: the result exceeds {name}'s range; give the picture {wider}")
     return given

@@ -32,6 +32,9 @@ FLAT_SHARE = 2e-2
 TOLERANCE = 1e-5
 # An extrapolated scene keeps at least this share of a plain step's: a zero would stay zero.
 LEAST_KEPT = 1e-3
+# No extrapolation goes further than so many steps: lengths up to 4e3 were taken (36 restorations), and the square of a
+# length that rounding alone makes leaves float64's range.
+LONGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,12 @@ def minimised(photons: Photons, strength: float, steps: int, progress: Progress 
         second, middle = step(first)
         change = first - scene
         bend = second - first - change
-        length = max(1.0, float(change.norm() / bend.norm().clamp(min=1e-300)))
+        turn = float(bend.norm())
+        if turn <= torch.finfo(bend.dtype).eps * float(second.norm()):
+            # What bends by less than rounding tells of no way to go on: a constant picture is where it should be.
+            scene, done = second, done + 2
+            continue
+        length = min(max(1.0, float(change.norm()) / turn), LONGEST)
         far = torch.maximum(scene + 2 * length * change + length**2 * bend, LEAST_KEPT * second)
         after, reached = step(far)
         done += 3

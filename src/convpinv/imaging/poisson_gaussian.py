@@ -137,7 +137,8 @@ def _line(overall: float, strata: list[Level]) -> tuple[float, float, int]:
     Weighted least squares, as a stratum's error is a share of its variance; a stratum far off the line, one with
     texture say, weighs as little as it is far. Slopes below 0 are no light's: the noise then counts as constant.
     """
-    white = [level for level in strata if level.white]
+    # Where nothing varies at all (a dark sky of whole counts, clipped light) there is no noise to tell of light.
+    white = [level for level in strata if level.white and level.variance > 0]
     if len(white) < FEWEST_STRATA:
         return 0.0, overall, 0
     brightness, variance, error = (
@@ -155,5 +156,5 @@ def _line(overall: float, strata: list[Level]) -> tuple[float, float, int]:
         intercept = float(level - gain * middle)
         fitted = np.maximum(gain * brightness + intercept, 0.0)
         off = np.abs(variance - fitted) / scale
-        trust = np.minimum(1.0, (BELIEVED_ERRORS / np.maximum(off, 1e-300)) ** 2)
+        trust = np.minimum(1.0, BELIEVED_ERRORS / np.maximum(off, 1e-300)) ** 2
     return gain, intercept, len(white)

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from convpinv.imaging.model import BlurModel
-from convpinv.imaging.priors.data_step import ITERATIONS, DataStep
+from convpinv.imaging.priors.data_step import PENALTY_FOR_SINGLE, DataStep
 from convpinv.imaging.priors.observation import Observation
 from convpinv.imaging.priors.restoration import SOLVE_TOLERANCE, Progress, Restoration, solved, stopped
 
 # Estimated error of a pixel, against the picture's deviation.
 IDENTITY_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 3e-4
-# Strength of the gradient prior from which on single precision is enough (see :func:`weighted_gradient`).
-STRENGTH_FOR_SINGLE = 1e-3
 # Which one-sided pixels count settles in a few rounds.
 ACTIVE_SETS = 20
 
@@ -50,7 +48,7 @@ def tikhonov(model: BlurModel, planes: Tensor, strength: Tensor) -> Restoration:
 
 def weighted_tikhonov(model: BlurModel, observation: Observation, strength: Tensor) -> Restoration:
     """Minimise the data terms ``+ ½ λ‖x‖²`` for pictures (n, C, H, W) that were not seen whole, λ a picture (n,)."""
-    return _by_steps(DataStep(model, observation), strength, IDENTITY_TOLERANCE, None)
+    return _precisely(model, observation, strength, False, None)
 
 
 def gradient(model: BlurModel, planes: Tensor, strength: Tensor) -> Restoration:
@@ -74,23 +72,29 @@ def weighted_gradient(
     By conjugate gradients on the scene, whose step takes two transforms. (Solving for what the sensor would have seen
     outside, and under a mask, with the pseudo-inverse inside took ten to forty times as long to the same quality.)
     """
+    return _precisely(model, observation, strength, True, progress)
+
+
+def _precisely(
+    model: BlurModel, observation: Observation, strength: Tensor, smooth: bool, progress: Progress | None
+) -> Restoration:
+    """Minimise the data terms ``+ ½ λ‖x‖²``, or ``+ ½ λ‖D x‖²``, in the precision that λ asks for."""
     data = observation.data
-    # At low noise the system is ill-conditioned: its condition number is about 1/λ. Down to 1e-3 single precision took
-    # as many iterations as double to the same error (three blurs, three boundaries); at 1e-4 it lost a digit in some.
-    enough = (strength >= STRENGTH_FOR_SINGLE) & (data.dtype == torch.float32)
+    enough = (strength >= PENALTY_FOR_SINGLE) & (data.dtype == torch.float32)
     if bool(enough.any()) and not bool(enough.all()):
         # Each picture by itself decides, so that a batch gives what its pictures give alone.
         parts = [
-            weighted_gradient(model, observation.kept(some), strength[some], progress) for some in (enough, ~enough)
+            _precisely(model, observation.kept(some), strength[some], smooth, progress) for some in (enough, ~enough)
         ]
         planes = torch.empty_like(data)
         planes[enough], planes[~enough] = (part.planes for part in parts)
-        slowest = max(parts, key=lambda part: part.iterations)
+        slowest = max(parts, key=lambda part: (part.status.startswith("stopped"), part.iterations))
         return dataclasses.replace(slowest, planes=planes, strength=strength)
     precision = data.dtype if bool(enough.all()) else torch.float64
     model = dataclasses.replace(model, psf=model.psf.to(precision))
-    step = DataStep(model, observation.to(precision), smooth=True)
-    restoration = _by_steps(step, strength, GRADIENT_TOLERANCE, progress)
+    step = DataStep(model, observation.to(precision), smooth=smooth)
+    tolerance = GRADIENT_TOLERANCE if smooth else IDENTITY_TOLERANCE
+    restoration = _by_steps(step, strength, tolerance, progress)
     return dataclasses.replace(restoration, planes=restoration.planes.to(data.dtype))
 
 
@@ -99,13 +103,12 @@ def _by_steps(step: DataStep, strength: Tensor, tolerance: float, progress: Prog
     centre = torch.zeros_like(step.extended(step.observation.data))
     weight = strength.to(centre.dtype).reshape(-1, 1, 1, 1)
     scene, state = step.solve(centre, weight, tolerance=tolerance, progress=progress)
-    iterations, finished = state.iterations, state.iterations < ITERATIONS
+    iterations = state.iterations
     for _ in range(0 if step.observation.is_linear else ACTIVE_SETS):
         former = scene
         scene, state = step.solve(centre, weight, state, tolerance=tolerance)
         iterations += state.iterations
-        finished = state.iterations < ITERATIONS
         if float((scene - former).square().mean((-3, -2, -1)).max()) <= tolerance**2:
             break
-    status = "converged" if finished else stopped(iterations)
+    status = "converged" if state.converged else stopped(iterations)
     return Restoration(step.picture(scene), strength, step.describe(), iterations, status)
