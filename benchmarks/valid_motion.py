@@ -113,6 +113,7 @@ def enough_iterations(
 
 def ours(operator: Conv2dOperator, y: Tensor, solver: str, residual: Callable[[Tensor], float]) -> tuple[float, Row]:
     """The loosest tolerance that reaches the goal, and what is to be said of the answer."""
+    value = float("inf")
     for step in range(29):  # an eighth of a decade each: as fine as what the peers' iterations are counted to
         tolerance = 1e-4 * 10 ** (-step / 8)
         solution = operator.pinv(damp=DAMP_SQUARED**0.5, solver=solver, tol=tolerance).solve(y)
