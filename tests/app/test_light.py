@@ -16,6 +16,7 @@ import tifffile
 from astropy.io import fits
 from PIL import Image as Pillow
 from PIL import ImageCms
+from skimage import data
 
 from convpinv.app import images, light
 from convpinv.imaging import blur, deblur, psf
@@ -202,3 +203,19 @@ def test_a_point_gives_the_picture_back_in_light_too(convpinv: Callable, tmp_pat
     (tmp_path / "in.png").write_bytes(png(photograph))
     assert convpinv("deblur in.png out.png --psf box:size=1").code == 0
     np.testing.assert_array_equal(imagecodecs.png_decode((tmp_path / "out.png").read_bytes()), photograph)
+
+
+def test_one_masked_pixel_does_not_change_the_noise(convpinv: Callable, tmp_path: Path):
+    scene = data.camera()[100:220, 100:230] / 255.0
+    (tmp_path / "scene.png").write_bytes(png(np.rint(scene * 255).astype(np.uint8)))
+    assert convpinv("blur scene.png in.png --psf motion:length=11,angle=30 --noise 0.01 --seed 1").code == 0
+    seen = np.full(imagecodecs.png_decode((tmp_path / "in.png").read_bytes()).shape, 255, np.uint8)
+    seen[40, 50] = 0
+    (tmp_path / "mask.png").write_bytes(png(seen))
+    found = []
+    for more in ("", "--mask mask.png"):
+        line = f"deblur in.png out.png --overwrite --psf motion:length=11,angle=30 --report out.json {more}"
+        assert convpinv(line).code == 0
+        found.append(json.loads((tmp_path / "out.json").read_text()))
+    assert found[1]["noise"] == pytest.approx(found[0]["noise"], rel=0.05)
+    assert "in the values of the file" in found[1]["noise_rule"]

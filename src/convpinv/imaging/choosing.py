@@ -137,8 +137,18 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
         unclipped = (clipped[:, 0] == 0).to(planes)
         seen = unclipped if seen is None else seen * unclipped
 
+    # Its channels are pictures here, each with a unit of its own.
+    whole = task.unit
+    width = len(planes) // len(whole.scale)
+    own = dataclasses.replace(
+        whole,
+        centre=whole.centre[:, some].flatten(0, 1)[:, None],
+        scale=whole.scale.repeat_interleave(width),
+        flat=whole.flat.repeat_interleave(width),
+    )
+
     def restored(data: Tensor, tried: Tensor) -> Tensor:
-        unit = dataclasses.replace(task.unit, pictures=data[:, None])
+        unit = dataclasses.replace(own, pictures=data[:, None])
         return solve(dataclasses.replace(alone, unit=unit), tried).planes[:, 0]
 
     return regularization.measured_strength(job.rule, model, planes, noise, choice, restored, seen)

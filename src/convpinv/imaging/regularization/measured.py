@@ -67,7 +67,8 @@ def measured_strength(
     """
     noise = sigma.to(planes.dtype)[:, None, None]
     generator = torch.Generator().manual_seed(0)
-    probe = (2 * torch.randint(0, 2, planes.shape, generator=generator) - 1).to(planes)
+    # One probe for all: a batch gives what its pictures give alone.
+    probe = (2 * torch.randint(0, 2, planes.shape[1:], generator=generator) - 1).to(planes).expand_as(planes)
 
     counted = None if weight is None else compared(model, planes, (weight > 0).to(planes))[1]
 
