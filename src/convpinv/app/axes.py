@@ -19,6 +19,11 @@ from convpinv.arguments import ArgumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
+class AxesError(UnreadableFileError):
+    """A file whose axes are not what they are called, or are called nothing."""
+
+
 _EXAMPLE = {3: "ZYX", 4: "CZYX", 5: "TCZYX"}
 
 
@@ -49,13 +54,18 @@ def resolve(
         What the file itself says, None where it says nothing.
     asked
         What the user says, which counts for more.
+
+    Raises
+    ------
+    AxesError
+        If nobody says, or says what does not fit.
     """
     sizes = " x ".join(map(str, shape))
     if len(shape) < 2:
-        raise UnreadableFileError(path, f"holds {sizes or 'one'} values in {len(shape)} axes; a picture has two")
+        raise AxesError(path, f"holds {sizes or 'one'} values in {len(shape)} axes; a picture has two")
     if asked is not None:
         if len(asked) != len(shape):
-            raise UnreadableFileError(
+            raise AxesError(
                 path, f"has {len(shape)} axes ({sizes}) and --axes {asked} names {len(asked)}; name each of them"
             )
         names, notes = asked, (f"axes {asked} ({sizes}), as asked",)
@@ -69,25 +79,30 @@ def resolve(
         return "YX", ()
     else:
         example = _EXAMPLE.get(len(shape), "TCZYX")
-        raise UnreadableFileError(
+        raise AxesError(
             path,
             f"has {len(shape)} axes ({sizes}) and does not say what they are; name them with --axes, like --axes "
             f"{example}, S for red, green and blue",
         )
     if "S" in names and not 2 <= shape[names.index("S")] <= 4:
         length = shape[names.index("S")]
-        raise UnreadableFileError(
+        raise AxesError(
             path, f"has {length} samples (S) a pixel, which is neither RGB nor grey with alpha; call the axis C"
         )
     return names, notes
+
+
+def canonical_order(names: str) -> str:
+    """Return the letters with those of rows, columns and samples last."""
+    last = "YXS" if "S" in names else "YX"
+    return "".join(name for name in names if name not in last) + last
 
 
 def canonical(stored: NDArray[Any], names: str) -> tuple[NDArray[Any], str]:
     """Return the array with rows, columns and samples last, and its letters."""
     import numpy as np
 
-    last = "YXS" if "S" in names else "YX"
-    order = "".join(name for name in names if name not in last) + last
+    order = canonical_order(names)
     return np.transpose(stored, [names.index(name) for name in order]), order
 
 

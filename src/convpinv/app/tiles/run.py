@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from convpinv.app import outputs, psf_source, raster, signatures
+from convpinv.app import axes, outputs, psf_source, raster, signatures
 from convpinv.app.console import ComputationError, InterruptedWorkError, Working, row
 from convpinv.app.files import TargetError, UnreadableFileError, stamp
-from convpinv.app.raster import size_text
 from convpinv.app.request import Request
 from convpinv.app.tiles import memory, planning, sinks
+from convpinv.app.tiles.arrays import Source
 from convpinv.app.tiles.plan import Tile
 from convpinv.app.tiles.planning import Plan
 from convpinv.app.tiles.progress import Progress
-from convpinv.app.tiles.sources import Source, is_tileable, opened
+from convpinv.app.tiles.sources import is_tileable, opened
 from convpinv.app.tiles.work import Work
 from convpinv.arguments import ArgumentError, ConvpinvError
 
@@ -47,12 +47,14 @@ def wanted(request: Request) -> bool:
                 return False
             if request.source.stat().st_size * _IN_MEMORY < free // 64:
                 return False
-        with opened(request.source) as source:
+        with opened(request.source, axes.parse(request.axes)) as source:
             # A stack is held whole, and restored plane by plane.
             needed = math.prod(source.shape) * (4 * _IN_MEMORY + 16 * (source.planes - 1))
             large = free is not None and needed > free // 2
             # What claims far more than it holds is damaged, which whoever reads it whole says.
             return large and raster.is_plausible(math.prod(source.shape) * source.planes, _bytes(request.source))
+    except axes.AxesError:
+        raise  # whoever reads it whole would say the same, and read all of it first
     except (OSError, ConvpinvError):
         return False  # whoever reads it whole says what is wrong, or can read it
 
@@ -99,14 +101,14 @@ def _restored(
     request: Request, progress: Progress, core: int | None, grain: int | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     begun = None if request.dry_run else _begun(request, progress)
-    with opened(request.source) as source:
+    with opened(request.source, axes.parse(request.axes)) as source:
         _check_disk(request, source)
         plan = begun or planning.make(request, source, core, grain)
         if request.dry_run:
             return plan.to_dict(), tuple(_plan_lines(plan))
         if begun is None:
-            step = plan.layout.grain
-            progress.begin(plan.to_dict(), lambda path: sinks.make(path, plan.shape, plan.axes, plan.dtype, step))
+            like = request.source if source.format == "zarr" else None
+            progress.begin(plan.to_dict(), lambda path: sinks.make(path, plan.form, like))
     done = progress.done()
     pending = [tile for tile in plan.layout.tiles() if tile.index not in done]
     start = time.perf_counter()
@@ -126,7 +128,7 @@ def _restored(
             progress.remove()
         raise
     clipped = sum(facts["clipped"] for facts in progress.facts())
-    sinks.finish(progress.pixels, progress.target, colour=plan.channels == 3, alpha=plan.has_alpha)
+    sinks.finish(progress.pixels, progress.target, plan.form)
     progress.remove()
     seconds = time.perf_counter() - start
     report = {
@@ -178,7 +180,6 @@ def _check(request: Request) -> None:
     # What is given and not served is refused: a large picture goes in tiles by itself.
     for option, is_given in (
         ("--plot", request.plot is not None),
-        ("--axes", request.axes is not None),
         ("--linear on", request.linear == "on"),
         ("--clip", request.clip is not None),
         ("--bounds", request.bounds is not None),
@@ -242,8 +243,9 @@ def _check_disk(request: Request, source: Source) -> None:
     import numpy as np
 
     needed = math.prod(source.shape) * np.dtype(source.dtype).itemsize
-    # A TIFF is put together beside the pixels that it is made of.
-    needed *= 2 if request.target.suffix.lower() in (".tif", ".tiff") else 1
+    # A TIFF, and a file in another order, is put together beside the pixels that it is made of.
+    kind, order = request.target.suffix.lower(), planning.order_of(source, request.target)
+    needed *= 2 if kind in (".tif", ".tiff") or (kind == ".npy" and order != source.order) else 1
     if not Progress(request.target).exists() and needed > free:
         raise ComputationError(
             f"{request.target}: takes {memory.text(needed)} on the way and the disk has {memory.text(free)}; free space"
@@ -252,12 +254,10 @@ def _check_disk(request: Request, source: Source) -> None:
 
 def _plan_lines(plan: Plan) -> list[str]:
     layout, agreement = plan.layout, plan.agreement
-    channels = f", {plan.channels} channels" if plan.channels > 1 else ""
-    planes = f", {layout.planes} planes" if layout.planes > 1 else ""
     sizes = sorted({f"{columns}x{rows}" for rows, columns, _, _ in layout.windows()})
     base, largest = memory.text(plan.base), memory.text(plan.largest)
     rows = [
-        ("picture", f"{plan.source}: {size_text(layout.size)}{channels}{planes}, {plan.dtype}"),
+        ("picture", f"{plan.source}: {plan.describe()}"),
         ("psf", plan.psf),
         ("prior", plan.agreement["prior"]),
         ("strength", f"{_numbers(agreement['strength'])} ({agreement['strength_rule']})"),
@@ -278,7 +278,7 @@ def _done_lines(plan: Plan, request: Request, report: dict[str, Any]) -> list[st
     integer, peak = plan.dtype.startswith("uint"), memory.text(report["peak_memory"])
     clipped = f"{report['clipped_pixels']} pixels ({share:.2g} %) to the range of {plan.dtype}" if integer else "none"
     rows = [
-        ("wrote", f"{request.target}: {size_text(plan.layout.size)}, {plan.dtype}"),
+        ("wrote", f"{request.target}: {plan.describe()}"),
         ("result", f"{report['tiles']} tiles, {before} of them done before" if before else f"{report['tiles']} tiles"),
         (
             "took",

@@ -30,11 +30,11 @@ class Work:
         self.plan = plan
         self._stack = contextlib.ExitStack()
         path = Path(plan.source)
-        self._source = self._stack.enter_context(opened(path))
+        self._source = self._stack.enter_context(opened(path, plan.names))
         if stamp(path) != plan.stamp or self._source.shape != plan.shape:
             raise UnreadableFileError(path, "has changed since the work was planned; start afresh with --overwrite")
         self._progress = Progress(target)
-        self._sink = open_sink(self._progress.pixels, plan.shape, plan.axes, plan.dtype)
+        self._sink = open_sink(self._progress.pixels, plan.form)
         self._restorer = PartRestorer(plan.agreed(), device or plan.device)
         # Of the last size of windows: the sizes come one after the other, and each is as large as a window.
         self._prepared: tuple[Any, tuple[Any, ...]] = (None, ())
@@ -50,7 +50,7 @@ class Work:
             return
         stored = self._window(tile)
         colours, alpha = raster.split_alpha(stored, self._source.path)
-        window = raster.unit_range(colours)
+        window = raster.seen_range(colours, self._source.missing)
         del colours
         kind = (window.shape[:2], window.dtype)
         if tile.is_inside and self._prepared[0] != kind:
@@ -68,8 +68,6 @@ class Work:
             )
             values, outside = images.stored_values(piece, self._progress.target)
             clipped += outside
-            if stored.ndim == 3 and values.ndim == 2:
-                values = values[..., None]
             self._sink.write(tile.plane, rows, columns, values)
         self._progress.mark(tile.index, {"clipped": clipped})
 
