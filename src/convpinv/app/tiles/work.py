@@ -57,6 +57,7 @@ class Work:
             self._prepared = (None, ())  # one at a time
             self._prepared = (kind, self._restorer.prepare(*kind))
         restored = self._restorer(window, inside=tile.is_inside, prepared=self._prepared[1] if tile.is_inside else ())
+        counts = self._counts(window, tile)
         del window
         clipped = 0
         for rows, columns, down, right in tile.pieces():
@@ -69,7 +70,21 @@ class Work:
             values, outside = images.stored_values(piece, self._progress.target)
             clipped += outside
             self._sink.write(tile.plane, rows, columns, values)
-        self._progress.mark(tile.index, {"clipped": clipped})
+        self._progress.mark(tile.index, {"clipped": clipped, **counts})
+
+    def _counts(self, window: NDArray[Any], tile: Tile) -> dict[str, int]:
+        """Count the values of a tile that were not seen, and those that were clipped and count as bounds."""
+        import numpy as np
+
+        low, high = self.plan.agreement["clip"]
+        counts = {"masked": 0, "saturated": 0}
+        for _, _, down, right in tile.pieces():
+            core = window[down, right]
+            seen = core[np.isfinite(core)]
+            counts["masked"] += core.size - seen.size
+            counts["saturated"] += 0 if high is None else int((seen >= high).sum())
+            counts["saturated"] += 0 if low is None else int((seen <= low).sum())
+        return counts
 
     def close(self) -> None:
         """Close the source."""
