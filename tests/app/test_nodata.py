@@ -151,3 +151,25 @@ def test_a_mask_with_nodata(convpinv: Callable, tmp_path: Path, nodata: str):
     (tmp_path / "in").mkdir()
     (tmp_path / "in.tif").rename(tmp_path / "in" / "in.tif")
     assert convpinv(f"deblur in folder {OPTIONS} --mask mask.tif").code == 0
+
+
+@pytest.mark.parametrize(("depth", "nodata"), [("float32", "-9999"), ("uint16", "7"), ("uint8", "0")])
+@pytest.mark.parametrize("options", [{}, {"tile": (32, 32), "compression": "zlib"}])
+def test_nodata_in_tiles(convpinv: Callable, tmp_path: Path, depth: str, nodata: str, options: dict[str, Any]):
+    top = 1.0 if depth == "float32" else np.iinfo(depth).max
+    values = ((0.2 + 0.6 * np.random.default_rng(0).random((90, 100))) * top).astype(depth)
+    values[5:60, 20:80] = int(nodata)
+    save(tmp_path / "in.tif", values, nodata, **options)
+    gaps = (values / top).astype(np.float32)
+    gaps[5:60, 20:80] = np.nan
+    tifffile.imwrite(tmp_path / "gaps.tif", gaps, metadata=None)
+    way = f"{OPTIONS.replace('tikhonov', 'gradient')} --memory 2G"
+    for name in ("in", "gaps"):
+        run = convpinv(f"deblur {name}.tif {name}-out.tif {way}")
+        assert (run.code, run.err) == (0, "")
+        assert ("are nodata, as the file says" in " ".join(run.out.split())) == (name == "in")
+    found, expected = tifffile.imread(tmp_path / "in-out.tif"), tifffile.imread(tmp_path / "gaps-out.tif")
+    expected = expected if depth == "float32" else np.clip(expected, 0, 1)
+    np.testing.assert_allclose(found / top, expected, atol=1e-3 if depth == "float32" else 1 / top)
+    with tifffile.TiffFile(tmp_path / "in-out.tif") as file:
+        assert 42113 not in file.pages.first.tags

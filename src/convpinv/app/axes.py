@@ -19,10 +19,15 @@ from convpinv.arguments import ArgumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
 _EXAMPLE = {3: "ZYX", 4: "CZYX", 5: "TCZYX"}
 
 
-class UnnamedAxesError(UnreadableFileError):
+class AxesError(UnreadableFileError):
+    """A file whose axes are not what they are called, or are called nothing."""
+
+
+class UnnamedAxesError(AxesError):
     """A file that does not say what its axes are: the shape of its array, what it has, and how to name it."""
 
     def __init__(self, path: str | os.PathLike[str], shape: Sequence[int], what: str, remedy: str):
@@ -62,13 +67,18 @@ def resolve(
         What the file itself says, None where it says nothing.
     asked
         What the user says, which counts for more.
+
+    Raises
+    ------
+    AxesError
+        If nobody says, or says what does not fit.
     """
     sizes = sizes_text(shape)
     if len(shape) < 2:
-        raise UnreadableFileError(path, f"holds {sizes or 'one'} values in {len(shape)} axes; a picture has two")
+        raise AxesError(path, f"holds {sizes or 'one'} values in {len(shape)} axes; a picture has two")
     if asked is not None:
         if len(asked) != len(shape):
-            raise UnreadableFileError(
+            raise AxesError(
                 path, f"has {len(shape)} axes ({sizes}) and --axes {asked} names {len(asked)}; name each of them"
             )
         names, notes = asked, (f"axes {asked} ({sizes}), as asked",)
@@ -86,18 +96,23 @@ def resolve(
         raise UnnamedAxesError(path, shape, f"has {len(shape)} axes ({sizes})", remedy)
     if "S" in names and not 2 <= shape[names.index("S")] <= 4:
         length = shape[names.index("S")]
-        raise UnreadableFileError(
+        raise AxesError(
             path, f"has {length} samples (S) a pixel, which is neither RGB nor grey with alpha; call the axis C"
         )
     return names, notes
+
+
+def canonical_order(names: str) -> str:
+    """Return the letters with those of rows, columns and samples last."""
+    last = "YXS" if "S" in names else "YX"
+    return "".join(name for name in names if name not in last) + last
 
 
 def canonical(stored: NDArray[Any], names: str) -> tuple[NDArray[Any], str]:
     """Return the array with rows, columns and samples last, and its letters."""
     import numpy as np
 
-    last = "YXS" if "S" in names else "YX"
-    order = "".join(name for name in names if name not in last) + last
+    order = canonical_order(names)
     return np.transpose(stored, [names.index(name) for name in order]), order
 
 

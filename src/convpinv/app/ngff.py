@@ -5,12 +5,13 @@ A folder travels as its files: names, with slashes, to bytes. So it is read whol
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convpinv.app import axes as stack_axes
 from convpinv.app import blosc, raster
@@ -48,6 +49,31 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     return found
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    """Return the files of a folder that say what is in it, by their names below it; no chunk is looked at."""
+    found = {}
+    try:
+        for place, folders, names in os.walk(path):
+            here = {name: Path(place, name).read_bytes() for name in names if name in _METADATA}
+            found |= {Path(place, name).relative_to(path).as_posix(): body for name, body in here.items()}
+            if ".zarray" in here or _is_array(here.get("zarr.json", b"")):
+                folders.clear()  # what lies in an array is chunks, and may be millions
+    except OSError as error:
+        raise UnreadableFileError(path, f"cannot be read ({reason(error)}); check the folder and the disk") from None
+    return found
+
+
+def _is_array(body: bytes) -> bool:
+    with contextlib.suppress(ValueError, AttributeError):  # damaged, which whoever reads it says
+        return json.loads(body).get("node_type") == "array"
+    return False
+
+
+def version(files: Mapping[str, bytes], name: str) -> Literal[2, 3]:
+    """Return the version of the array ``name`` among the files."""
+    return 3 if f"{name}/zarr.json".lstrip("/") in files else 2
+
+
 def decode(
     files: Mapping[str, bytes], path: str | os.PathLike[str], *, gaps: bool = False, axes: str | None = None
 ) -> Image:
@@ -56,7 +82,7 @@ def decode(
 
     _zarr(path)
     try:
-        name, declared, notes = _find(files, path)
+        name, declared, notes = find(files, path)
     except UnreadableFileError:
         raise
     except Exception as error:  # metadata of any shape: KeyError, TypeError, JSONDecodeError …
@@ -67,7 +93,7 @@ def decode(
         shape = tuple(int(length) for length in array.shape)
         dtype = np.dtype(array.dtype)
         chunks = tuple(int(length) for length in array.chunks)
-        declared = declared or _own_names(array, len(shape))
+        declared = declared or own_names(array)
     except Exception as error:
         raise _damaged(path, error) from None
     raster.check_depth(path, dtype)
@@ -86,14 +112,13 @@ def decode(
     if stored.shape != shape:
         raise UnreadableFileError(path, f"is a damaged Zarr folder (its array is {stored.shape}); get it again")
     prefix = f"{name}/" if name else ""
-    kept = {key: body for key, body in files.items() if _is_metadata(key, name)}
     return stack_axes.image_of(
         stored,
         path,
         names,
         gaps=gaps,
         format="zarr",
-        native={"files": kept, "array": prefix, "dtype": dtype.str},
+        native={"files": kept(files, name), "array": prefix, "dtype": dtype.str},
         notes=(*notes, *remarks),
     )
 
@@ -141,15 +166,14 @@ def _open(files: Mapping[str, bytes], name: str, path: str | os.PathLike[str], *
     zarr = _zarr(path)
     buffer = default_buffer_prototype().buffer
     store = MemoryStore({key: buffer.from_bytes(body) for key, body in files.items()})
-    version = 3 if f"{name}/zarr.json".lstrip("/") in files else 2
     try:
         with quiet():
-            return zarr.open_array(store, path=name, mode="r+" if write else "r", zarr_format=version)
+            return zarr.open_array(store, path=name, mode="r+" if write else "r", zarr_format=version(files, name))
     except Exception as error:  # metadata of any shape
         raise _damaged(path, error) from None
 
 
-def _find(files: Mapping[str, bytes], path: str | os.PathLike[str]) -> tuple[str, str | None, tuple[str, ...]]:
+def find(files: Mapping[str, bytes], path: str | os.PathLike[str]) -> tuple[str, str | None, tuple[str, ...]]:
     """Return the name of the array to work on, the letters of its axes if they are said, and notes."""
     if ".zarray" in files:
         return "", None, ()
@@ -192,16 +216,43 @@ def _letters(names: Any) -> str | None:
     return letters if len(set(letters)) == len(letters) and {"Y", "X"} <= set(letters) else None
 
 
-def _own_names(array: Any, count: int) -> str | None:
+def own_names(array: Any) -> str | None:
     """Return what an array says of its axes: version 3 by itself, version 2 as xarray writes it."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return _letters(names) if names and len(names) == count else None
+    return _letters(names) if names and len(names) == len(array.shape) else None
 
 
-def _is_metadata(key: str, name: str) -> bool:
-    """Whether a file belongs to the array or to the groups around it, and is no chunk."""
-    folder, _, last = key.rpartition("/")
-    return last in _METADATA and last != ".zmetadata" and (folder in ("", name) or name.startswith(f"{folder}/"))
+def kept(files: Mapping[str, bytes], name: str) -> dict[str, bytes]:
+    """Return the metadata of the array ``name`` and of the groups around it, without what repeats that of others."""
+    found = {}
+    for key, body in files.items():
+        folder, _, last = key.rpartition("/")
+        if last not in _METADATA or last == ".zmetadata" or not (folder in ("", name) or name.startswith(f"{folder}/")):
+            continue
+        said = json.loads(body) if last == "zarr.json" else {}
+        # Copies of the metadata in the group's own; readers believe them, though the arrays may be left out by now.
+        found[key] = body if said.pop("consolidated_metadata", None) is None else json.dumps(said, indent=2).encode()
+    return found
+
+
+def rechunked(files: Mapping[str, bytes], name: str, chunks: Sequence[int]) -> dict[str, bytes]:
+    """Return the metadata of the array ``name`` in other chunks, each a file: codecs and attributes as they were."""
+    found = kept(files, name)
+    prefix = f"{name}/" if name else ""
+    key = prefix + ("zarr.json" if version(files, name) == 3 else ".zarray")
+    said = json.loads(found[key])
+    if key.endswith(".zarray"):
+        said["chunks"] = list(chunks)
+    else:
+        said["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": list(chunks)}}
+        codecs = []
+        for codec in said["codecs"]:
+            # A shard is a file of many chunks, and written as one.
+            is_shard = isinstance(codec, dict) and codec["name"] == "sharding_indexed"
+            codecs += codec["configuration"]["codecs"] if is_shard else [codec]
+        said["codecs"] = codecs
+    found[key] = json.dumps(said, indent=2).encode()
+    return found
 
 
 def _new(array: NDArray[Any], names: str) -> dict[str, bytes]:

@@ -52,22 +52,11 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
         raster.check_claim(
             path, (page.imagelength, page.imagewidth, page.samplesperpixel), max(int(page.bitspersample) // 8, 1), size
         )
-    series, notes = _only_series(file, path)
+    series, notes = only_series(file, path)
     page, depth = _uniform(series, path)
     stored, declared = _array(series, page, size, path)
-    photometric, extras = int(page.photometric), [int(sample) for sample in page.extrasamples]
-    colours = page.samplesperpixel - len(extras)
-    if (photometric, colours) not in ((_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_RGB, 3), (_YCBCR, 3)):
-        kind = getattr(page.photometric, "name", str(photometric)).lower()
-        if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or axes is None:
-            raise UnreadableFileError(
-                path,
-                f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB",
-            )
-    if len(extras) > 1 and axes is None:
-        remedy = "save it as grey or RGB, at most with alpha, or name the axes with --axes, like --axes YXC"
-        what = f"holds {page.samplesperpixel} channels in each pixel"
-        raise stack_axes.UnnamedAxesError(path, stored.shape, what, remedy)
+    extras = check_channels(page, path, axes)
+    photometric = int(page.photometric)
     names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
     notes += remarks
     missing = nodata(page.tags, stored.dtype)
@@ -155,7 +144,42 @@ def nodata_note(missing: float) -> str:
     return f"pixels of the value {missing:.9g} are nodata, as the file says: they count as not seen"
 
 
-def _only_series(file: Any, path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
+def beside_pixels(page: Any) -> list[str]:
+    """Name what the tags of a page say that is more than its pixels."""
+    tags = page.tags
+    orientation = int(tags[_ORIENTATION].value) if _ORIENTATION in tags else 1
+    description = _bytes_of(tags, 270).strip(b"\0 ")
+    parts = {
+        "the colour profile": _PROFILE in tags,
+        "EXIF": _EXIF in tags,
+        "the orientation": orientation != 1,
+        # tifffile's own note of the shape is written anew where there is something to say.
+        "the description": description and not (description.startswith(b"{") and b'"shape"' in description),
+        "the places on the earth": any(code in tags for code in _PLACES),
+        "GDAL_NODATA": _NODATA in tags,
+    }
+    return [name for name, there in parts.items() if there]
+
+
+def check_channels(page: Any, path: str | os.PathLike[str], axes: str | None) -> list[int]:
+    """Return what the samples beyond grey or RGB are; refuse what is neither, unless the user names the axes."""
+    photometric, extras = int(page.photometric), [int(sample) for sample in page.extrasamples]
+    colours = page.samplesperpixel - len(extras)
+    if (photometric, colours) not in ((_WHITE_IS_ZERO, 1), (_BLACK_IS_ZERO, 1), (_RGB, 3), (_YCBCR, 3)):
+        kind = getattr(page.photometric, "name", str(photometric)).lower()
+        if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or axes is None:
+            raise UnreadableFileError(
+                path,
+                f"is a TIFF in {kind} with {page.samplesperpixel} channels; save it as grey or RGB",
+            )
+    if len(extras) > 1 and axes is None:
+        remedy = "save it as grey or RGB, at most with alpha, or name the axes with --axes, like --axes YXC"
+        what = f"holds {page.samplesperpixel} channels in each pixel"
+        raise stack_axes.UnnamedAxesError(path, page.shape, what, remedy)
+    return extras
+
+
+def only_series(file: Any, path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
     """Return the one series of pages that is a picture, and notes on the smaller copies beside it."""
     # A thumbnail or a smaller level of a pyramid (bit 0 of the subfile type) is not a further picture.
     whole = [one for one in file.series if not int(one.keyframe.subfiletype) & 1]
@@ -182,7 +206,7 @@ def _array(series: Any, page: Any, size: int, path: str | os.PathLike[str]) -> t
     import numpy as np
 
     itemsize = max(int(page.bitspersample) // 8, 1)
-    shape, names = tuple(map(int, series.shape)), str(series.axes)
+    shape = tuple(map(int, series.shape))
     if len(shape) > 2:
         raster.check_claim(path, (*shape[-2:], *shape[:-2]), itemsize, size)
     for one in series.pages:
@@ -195,15 +219,21 @@ def _array(series: Any, page: Any, size: int, path: str | os.PathLike[str]) -> t
     stored = np.asarray(series.asarray(level=0, maxworkers=1))
     if stored.shape != shape or page.imagelength not in shape or page.imagewidth not in shape:
         raise UnreadableFileError(path, f"holds an array of shape {stored.shape}; save it as one grey or RGB picture")
+    return stored, declared_axes(series)
+
+
+def declared_axes(series: Any) -> str | None:
+    """Return the letters that a file has for the axes of a series; None where it says nothing."""
+    names = str(series.axes)
     if not {"Y", "X"} <= set(names) or len(set(names)) < len(names):
-        return stored, None
+        return None
     others = set(names) - set("YXS")
     # tifffile's Q is "other", and I counts the pages; ImageJ means a stack by it.
     guessed = {"Q"} if series.kind in ("imagej", "ome") else {"Q", "I"}
     said = not others & guessed and series.kind != "uniform"
-    if "S" in names and page.samplesperpixel > 4:
+    if "S" in names and series.keyframe.samplesperpixel > 4:
         said = False
-    return stored, names if said or not others else None
+    return names if said or not others else None
 
 
 def _depth(page: Any, path: str | os.PathLike[str]) -> str:

@@ -172,7 +172,7 @@ def test_the_peak_stays_below_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["--plot p.png", "--axes YX", "--linear on", "--clip 0,1", "--bounds 0,", "--prior hyperlaplacian --exponent 0.5"],
+    ["--plot p.png", "--linear on", "--clip 0,1", "--bounds 0,", "--prior hyperlaplacian --exponent 0.5"],
 )
 def test_what_tiles_do_not_serve_is_refused(sheet: Path, convpinv: Callable[[str], Any], option: str) -> None:
     run = convpinv(f"deblur sheet.zarr out.zarr --psf gaussian:sigma=2 --memory 2G {option}")

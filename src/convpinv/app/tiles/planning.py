@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convpinv import __version__
-from convpinv.app import files, psf_source, raster
+from convpinv.app import files, images, psf_source, raster
+from convpinv.app.axes import canonical_order
 from convpinv.app.console import Working
 from convpinv.app.files import UnreadableFileError
 from convpinv.app.outputs import is_store
 from convpinv.app.request import Request
 from convpinv.app.tiles import memory
+from convpinv.app.tiles.arrays import Source
+from convpinv.app.tiles.form import Form
 from convpinv.app.tiles.plan import GRAIN, LARGEST_CORE, Layout, fitting
-from convpinv.app.tiles.sources import Source
 from convpinv.arguments import ArgumentError
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Plan:
     source: str
     stamp: tuple[int, ...]
     shape: tuple[int, ...]
-    axes: int
+    names: str
+    order: str
     dtype: str
     channels: int
     has_alpha: bool
@@ -71,6 +74,18 @@ class Plan:
         tuples = {name: tuple(values[name]) for name in ("stamp", "shape", "notes")}
         return Plan(**{**values, **tuples, "layout": Layout.from_dict(values["layout"])})
 
+    @property
+    def form(self) -> Form:
+        """What the output is."""
+        return Form(self.shape, canonical_order(self.names), self.order, self.dtype, self.layout.grain)
+
+    def describe(self) -> str:
+        """Width, height, channels and depth, and the stack, as :meth:`convpinv.app.raster.Image.describe` says them."""
+        layout = ("RGB" if self.channels == 3 else "grey") + ("+alpha" if self.has_alpha else "")
+        form = self.form
+        planes = "".join(f", {name}={count}" for name, count in zip(form.names, form.stack, strict=False))
+        return f"{raster.size_text(self.layout.size)} {layout}, {self.dtype}{planes}"
+
     def agreed(self) -> Agreement:
         """Return the numbers that hold for all tiles."""
         import torch
@@ -87,7 +102,6 @@ class Plan:
 
 def make(request: Request, source: Source, core: int | None, grain: int | None) -> Plan:
     """Return the plan; ``core`` and ``grain`` override what the memory asks for."""
-    import numpy as np
     import torch
 
     from convpinv.imaging import agree, border_gap
@@ -117,11 +131,9 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     share = limit if request.scheduler else limit // (workers + (workers > 1))
     budget = share - base - memory.RESERVE
     taps = (int(agreement.kernels.shape[-2]), int(agreement.kernels.shape[-1]))
-    decoded = math.prod(source.block) * (source.channels or 1) * np.dtype(source.dtype).itemsize
-    if 0 < budget < 2 * decoded:
-        raise UnreadableFileError(
-            source.path, f"is decoded {memory.text(decoded)} at a time, too much for --memory; write it in tiles first"
-        )
+    if 0 < budget < 2 * source.decoded:
+        at_once = f"is decoded {memory.text(source.decoded)} at a time, too much for --memory"
+        raise UnreadableFileError(source.path, f"{at_once}; write it in tiles first")
     step = grain or GRAIN
     layout = Layout(
         planes=source.planes,
@@ -153,7 +165,8 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
         source=os.path.abspath(source.path),
         stamp=files.stamp(source.path),
         shape=source.shape,
-        axes=len(source.stack),
+        names=source.names,
+        order=order_of(source, request.target),
         dtype=source.dtype,
         channels=width,
         has_alpha=source.channels in (2, 4),
@@ -172,9 +185,16 @@ def make(request: Request, source: Source, core: int | None, grain: int | None) 
     )
 
 
+def order_of(source: Source, target: Path) -> str:
+    """Return the letters of the axes in the order of the output: as in memory, of one kind that of the input."""
+    # A TIFF is written plane by plane, whatever it was.
+    own = source.format == images.format_of(target) != "tiff"
+    return source.names if own else source.order
+
+
 def asked(request: Request) -> dict[str, Any]:
     """Return what of a request decides the result, to tell whether a plan is still its plan."""
-    names = ("psf", "prior", "strength", "noise", "boundary")
+    names = ("psf", "prior", "strength", "noise", "boundary", "axes")
     return {name: getattr(request, name) for name in names} | {"psf": _content(request.psf_text)}
 
 
@@ -215,7 +235,7 @@ def sample(source: Source, taps: tuple[int, ...]) -> NDArray[Any]:
     for index in range(count):
         top, left = places[index * len(places) // count]
         stored = source.read(planes[index % len(planes)], (top, top + height), (left, left + width))
-        values = raster.unit_range(raster.split_alpha(stored, source.path)[0])
+        values = raster.seen_range(raster.split_alpha(stored, source.path)[0], source.missing)
         if np.isfinite(values).all(axis=None) or np.isfinite(values).any(axis=(0, 1)).all():
             blocks.append(values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0))
     if not blocks:

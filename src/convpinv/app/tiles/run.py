@@ -6,20 +6,20 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convpinv.app import outputs, psf_source, raster, signatures
-from convpinv.app.console import ComputationError, InterruptedWorkError, Working, row
+from convpinv.app import axes, outputs, psf_source, raster, signatures
+from convpinv.app.console import ComputationError, InterruptedWorkError, Working
 from convpinv.app.files import TargetError, UnreadableFileError, stamp
-from convpinv.app.raster import size_text
 from convpinv.app.request import Request
-from convpinv.app.tiles import memory, planning, sinks
+from convpinv.app.tiles import memory, planning, reporting, sinks
+from convpinv.app.tiles.arrays import Source
 from convpinv.app.tiles.plan import Tile
 from convpinv.app.tiles.planning import Plan
 from convpinv.app.tiles.progress import Progress
-from convpinv.app.tiles.sources import Source, is_tileable, opened
+from convpinv.app.tiles.sources import is_tileable, opened
 from convpinv.app.tiles.work import Work
 from convpinv.arguments import ArgumentError, ConvpinvError
 
@@ -47,12 +47,14 @@ def wanted(request: Request) -> bool:
                 return False
             if request.source.stat().st_size * _IN_MEMORY < free // 64:
                 return False
-        with opened(request.source) as source:
+        with opened(request.source, axes.parse(request.axes)) as source:
             # A stack is held whole, and restored plane by plane.
             needed = math.prod(source.shape) * (4 * _IN_MEMORY + 16 * (source.planes - 1))
             large = free is not None and needed > free // 2
             # What claims far more than it holds is damaged, which whoever reads it whole says.
             return large and raster.is_plausible(math.prod(source.shape) * source.planes, _bytes(request.source))
+    except axes.AxesError:
+        raise  # whoever reads it whole would say the same, and read all of it first
     except (OSError, ConvpinvError):
         return False  # whoever reads it whole says what is wrong, or can read it
 
@@ -99,14 +101,16 @@ def _restored(
     request: Request, progress: Progress, core: int | None, grain: int | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     begun = None if request.dry_run else _begun(request, progress)
-    with opened(request.source) as source:
+    with opened(request.source, axes.parse(request.axes)) as source:
         _check_disk(request, source)
         plan = begun or planning.make(request, source, core, grain)
         if request.dry_run:
-            return plan.to_dict(), tuple(_plan_lines(plan))
+            said = reporting.report(plan, request)
+            _write_report(request, said)
+            return said, tuple(reporting.plan_lines(plan))
         if begun is None:
-            step = plan.layout.grain
-            progress.begin(plan.to_dict(), lambda path: sinks.make(path, plan.shape, plan.axes, plan.dtype, step))
+            like = request.source if source.format == "zarr" else None
+            progress.begin(plan.to_dict(), lambda path: sinks.make(path, plan.form, like))
     done = progress.done()
     pending = [tile for tile in plan.layout.tiles() if tile.index not in done]
     start = time.perf_counter()
@@ -125,22 +129,18 @@ def _restored(
         if not progress.done():
             progress.remove()
         raise
-    clipped = sum(facts["clipped"] for facts in progress.facts())
-    sinks.finish(progress.pixels, progress.target, colour=plan.channels == 3, alpha=plan.has_alpha)
+    facts = progress.facts()
+    sinks.finish(progress.pixels, progress.target, plan.form)
     progress.remove()
     seconds = time.perf_counter() - start
-    report = {
-        **plan.to_dict(),
-        "output": str(request.target),
-        "seconds": round(seconds, 3),
-        "tiles": plan.layout.count,
-        "tiles_done_before": len(done),
-        "clipped_pixels": clipped,
-        "peak_memory": memory.peak(),
-    }
+    said = reporting.report(plan, request, reporting.Done(seconds, len(done), facts))
+    _write_report(request, said)
+    return said, tuple(reporting.done_lines(plan, said))
+
+
+def _write_report(request: Request, said: Mapping[str, Any]) -> None:
     if request.report is not None:
-        outputs.write_all({request.report: (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()})
-    return report, tuple(_done_lines(plan, request, report))
+        outputs.write_all({request.report: (json.dumps(said, indent=2, allow_nan=False) + "\n").encode()})
 
 
 def _left_by_interruption(request: Request, progress: Progress) -> str | None:
@@ -178,7 +178,6 @@ def _check(request: Request) -> None:
     # What is given and not served is refused: a large picture goes in tiles by itself.
     for option, is_given in (
         ("--plot", request.plot is not None),
-        ("--axes", request.axes is not None),
         ("--linear on", request.linear == "on"),
         ("--clip", request.clip is not None),
         ("--bounds", request.bounds is not None),
@@ -197,10 +196,8 @@ def _check(request: Request) -> None:
         raise TargetError(request.report, "reports are written as JSON; name it .json")
     if not request.source.exists():
         raise UnreadableFileError(request.source, "no such file; check the name and the folder")
-    if request.dry_run:
-        return
     outputs.check_targets(
-        {"OUT": request.target, "--report": request.report},
+        {"OUT": None if request.dry_run else request.target, "--report": request.report},
         sources,
         overwrite=request.overwrite,
         replaceable={("OUT", "IN")},
@@ -242,59 +239,10 @@ def _check_disk(request: Request, source: Source) -> None:
     import numpy as np
 
     needed = math.prod(source.shape) * np.dtype(source.dtype).itemsize
-    # A TIFF is put together beside the pixels that it is made of.
-    needed *= 2 if request.target.suffix.lower() in (".tif", ".tiff") else 1
+    # A TIFF, and a file in another order, is put together beside the pixels that it is made of.
+    kind, order = request.target.suffix.lower(), planning.order_of(source, request.target)
+    needed *= 2 if kind in (".tif", ".tiff") or (kind == ".npy" and order != source.order) else 1
     if not Progress(request.target).exists() and needed > free:
         raise ComputationError(
             f"{request.target}: takes {memory.text(needed)} on the way and the disk has {memory.text(free)}; free space"
         )
-
-
-def _plan_lines(plan: Plan) -> list[str]:
-    layout, agreement = plan.layout, plan.agreement
-    channels = f", {plan.channels} channels" if plan.channels > 1 else ""
-    planes = f", {layout.planes} planes" if layout.planes > 1 else ""
-    sizes = sorted({f"{columns}x{rows}" for rows, columns, _, _ in layout.windows()})
-    base, largest = memory.text(plan.base), memory.text(plan.largest)
-    rows = [
-        ("picture", f"{plan.source}: {size_text(layout.size)}{channels}{planes}, {plan.dtype}"),
-        ("psf", plan.psf),
-        ("prior", plan.agreement["prior"]),
-        ("strength", f"{_numbers(agreement['strength'])} ({agreement['strength_rule']})"),
-        ("noise", f"{_numbers(agreement['noise'])} ({agreement['noise_rule']})"),
-        ("tiles", f"{layout.count} of at most {layout.core}x{layout.core} px; {plan.halo}"),
-        ("windows", f"{', '.join(sizes[:6])}{' …' if len(sizes) > 6 else ''}"),
-        ("memory", f"{base} before the work, and up to {largest} a tile; limit {memory.text(plan.limit)}"),
-        ("time", f"about {_duration(plan.seconds)}, estimated on a block of the picture"),
-        *(("note", note) for note in plan.notes),
-        *(("warning", warning) for warning in agreement["warnings"]),
-    ]
-    return [line for name, text in rows for line in row(name, text)]
-
-
-def _done_lines(plan: Plan, request: Request, report: dict[str, Any]) -> list[str]:
-    before = report["tiles_done_before"]
-    share = 100 * report["clipped_pixels"] / (plan.layout.planes * math.prod(plan.layout.size))
-    integer, peak = plan.dtype.startswith("uint"), memory.text(report["peak_memory"])
-    clipped = f"{report['clipped_pixels']} pixels ({share:.2g} %) to the range of {plan.dtype}" if integer else "none"
-    rows = [
-        ("wrote", f"{request.target}: {size_text(plan.layout.size)}, {plan.dtype}"),
-        ("result", f"{report['tiles']} tiles, {before} of them done before" if before else f"{report['tiles']} tiles"),
-        (
-            "took",
-            f"{report['seconds']:.2f} s on {plan.device}; at most {peak} in this process",
-        ),
-        ("clipped", clipped),
-    ]
-    return [*_plan_lines(plan), *(line for name, text in rows for line in row(name, text))]
-
-
-def _numbers(values: Any) -> str:
-    shown = list(dict.fromkeys(f"{value:.3g}" for value in values))
-    return ", ".join(shown)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.2g} h"

@@ -1,4 +1,4 @@
-"""Pictures that are written in pieces: Zarr, NumPy arrays, and tiled BigTIFF, which is put together at the end.
+"""Pictures that are written in pieces: Zarr, NumPy arrays, and what is put together of one at the end.
 
 Pieces may come in any order, and from several processes: no two tiles share a chunk, nor a byte.
 """
@@ -6,25 +6,23 @@ Pieces may come in any order, and from several processes: no two tiles share a c
 from __future__ import annotations
 
 import abc
-import itertools
 import math
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from convpinv.app import outputs
+from convpinv.app import ngff, outputs
 from convpinv.app.files import TargetError, WriteError, reason
 from convpinv.app.quiet import quiet
-from convpinv.app.tiles.sources import import_zarr, opened
+from convpinv.app.tiles import assembly
+from convpinv.app.tiles.form import Form
+from convpinv.app.tiles.sources import import_zarr
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".zarr", ".tif", ".tiff", ".npy")
-# Rows and columns of a TIFF's tiles.
-_TIFF_TILE = 256
 
 
 class Sink(abc.ABC):
@@ -39,29 +37,38 @@ class Sink(abc.ABC):
 class ZarrSink(Sink):
     """A Zarr array: every piece covers whole chunks."""
 
-    def __init__(self, path: Path, stack: tuple[int, ...]) -> None:
-        self._array = import_zarr(path).open_array(path, mode="r+")
-        self._stack = stack
+    def __init__(self, path: Path, form: Form) -> None:
+        files = ngff.read_metadata(path)
+        name, _, _ = ngff.find(files, path)
+        zarr = import_zarr(path)
+        with quiet():
+            self._array = zarr.open_array(path, path=name, mode="r+", zarr_format=ngff.version(files, name))
+        self._form = form
 
     def write(self, plane: int, rows: tuple[int, int], columns: tuple[int, int], values: NDArray[Any]) -> None:
         """Write whole chunks."""
         import numpy as np
 
-        place = tuple(int(index) for index in np.unravel_index(plane, self._stack)) if self._stack else ()
-        self._array[(*place, slice(*rows), slice(*columns))] = values
+        form = self._form
+        place = np.unravel_index(plane, form.stack) if form.stack else ()
+        index = dict(zip(form.names, (*map(int, place), slice(*rows), slice(*columns), slice(None)), strict=False))
+        kept = [name for name in form.names if name in "YXS"]
+        values = values.transpose([kept.index(name) for name in form.order if name in kept])
+        self._array[tuple(index[name] for name in form.order)] = values
 
 
 @final
 class RawSink(Sink):
     """A ``.npy`` file: every row of a piece goes to its bytes."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], axes: int, dtype: str) -> None:
+    def __init__(self, path: Path, form: Form) -> None:
         import numpy as np
 
-        self._path, self._dtype = path, np.dtype(dtype)
-        self._rows, self._columns = shape[axes], shape[axes + 1]
-        self._item = self._dtype.itemsize * math.prod(shape[axes + 2 :])
-        self._offset = os.path.getsize(path) - self._item * math.prod(shape[: axes + 2])
+        axes = len(form.stack)
+        self._path, self._dtype = path, np.dtype(form.dtype)
+        self._rows, self._columns = form.shape[axes], form.shape[axes + 1]
+        self._item = self._dtype.itemsize * math.prod(form.shape[axes + 2 :])
+        self._offset = os.path.getsize(path) - self._item * math.prod(form.shape[: axes + 2])
 
     def write(self, plane: int, rows: tuple[int, int], columns: tuple[int, int], values: NDArray[Any]) -> None:
         """Write row by row."""
@@ -80,45 +87,55 @@ def check_name(path: Path) -> None:
         raise TargetError(path, f"in tiles {', '.join(SUFFIXES)} are written; name it so")
 
 
-def make(path: Path, shape: tuple[int, ...], axes: int, dtype: str, grain: int) -> None:
-    """Make the empty output under construction; ``axes`` is the number of axes before the rows."""
-    import numpy as np
-
+def make(path: Path, form: Form, like: Path | None = None) -> None:
+    """Make the empty output under construction; a store takes over all but the chunks of the store ``like``."""
     if path.suffix == ".zarr":
-        chunks = (
-            *(1 for _ in range(axes)),
-            *(min(grain, length) for length in shape[axes : axes + 2]),
-            *shape[axes + 2 :],
-        )
-        names = [*(f"plane{axis}" for axis in range(axes)), "y", "x", *(["channel"] if len(shape) > axes + 2 else [])]
-        zarr = import_zarr(path)
-        zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names)
+        _make_store(path, form, like)
         return
     with open(path, "xb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(file, header)
+        size = assembly.write_header(file, form.shape, form.dtype)
         # The disk space is taken now: what does not fit is known before the work.
-        size = np.dtype(dtype).itemsize * math.prod(shape)
         start = file.tell()
         file.truncate(start + size)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), start, size)
 
 
-def open_sink(path: Path, shape: tuple[int, ...], axes: int, dtype: str) -> Sink:
+def _make_store(path: Path, form: Form, like: Path | None) -> None:
+    zarr = import_zarr(path)
+    chunks = form.chunks()
+    if like is None:
+        zarr.create_array(
+            path,
+            shape=[form.shape[form.names.index(name)] for name in form.order],
+            chunks=[chunks[name] for name in form.order],
+            dtype=form.dtype,
+            dimension_names=list(form.order.lower()),
+        )
+        return
+    files = ngff.read_metadata(like)
+    name, _, _ = ngff.find(files, like)
+    for key, body in ngff.rechunked(files, name, [chunks[name] for name in form.order]).items():
+        place = path / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(body)
+
+
+def open_sink(path: Path, form: Form) -> Sink:
     """Open what :func:`make` made."""
-    return ZarrSink(path, shape[:axes]) if path.suffix == ".zarr" else RawSink(path, shape, axes, dtype)
+    return ZarrSink(path, form) if path.suffix == ".zarr" else RawSink(path, form)
 
 
-def finish(pixels: Path, target: Path, *, colour: bool, alpha: bool) -> None:
-    """Give the finished output its name; a TIFF is put together first, beside it."""
+def finish(pixels: Path, target: Path, form: Form) -> None:
+    """Give the finished output its name; where the file has another order, it is put together first, beside it."""
+    tiff = target.suffix.lower() in (".tif", ".tiff")
     try:
-        if target.suffix.lower() not in (".tif", ".tiff"):
+        if not tiff and (pixels.suffix == ".zarr" or form.order == form.names):
             outputs.take_name(pixels, target)
             return
         temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
         try:
-            _assemble(pixels, temporary, colour, alpha)
+            assembly.write_tiff(pixels, temporary, form) if tiff else assembly.write_npy(pixels, temporary, form)
             outputs.take_name(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -126,42 +143,3 @@ def finish(pixels: Path, target: Path, *, colour: bool, alpha: bool) -> None:
         raise WriteError(
             target, f"could not be written ({reason(error)}); free space and give --resume: the tiles are done"
         ) from None
-
-
-def _assemble(pixels: Path, target: Path, colour: bool, alpha: bool) -> None:
-    import numpy as np
-    import tifffile
-
-    side = _TIFF_TILE
-    with opened(pixels) as source:
-        channels = () if source.channels is None else (source.channels,)
-
-        def tiles() -> Iterator[NDArray[Any]]:
-            height, width = source.size
-            for plane, top in itertools.product(range(source.planes), range(0, height, side)):
-                # A row of tiles at a time: the rows of the array are read once.
-                rows = top, min(top + side, height)
-                for left in range(0, width, side):
-                    part = source.read(plane, rows, (left, min(left + side, width)))
-                    padded = np.zeros((side, side, *channels), part.dtype)
-                    padded[: part.shape[0], : part.shape[1]] = part
-                    yield padded
-
-        more: dict[str, Any] = {"extrasamples": ["unassalpha"]} if alpha else {}
-        if channels:
-            more["planarconfig"] = "contig"
-        with quiet(), open(target, "xb") as file:
-            tifffile.imwrite(
-                file,
-                tiles(),
-                shape=source.shape,
-                dtype=source.dtype,
-                tile=(side, side),
-                bigtiff=True,
-                photometric="rgb" if colour else "minisblack",
-                metadata=None,
-                software="convpinv",
-                **more,
-            )
-            file.flush()
-            os.fsync(file.fileno())

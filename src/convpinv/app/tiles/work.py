@@ -30,11 +30,11 @@ class Work:
         self.plan = plan
         self._stack = contextlib.ExitStack()
         path = Path(plan.source)
-        self._source = self._stack.enter_context(opened(path))
+        self._source = self._stack.enter_context(opened(path, plan.names))
         if stamp(path) != plan.stamp or self._source.shape != plan.shape:
             raise UnreadableFileError(path, "has changed since the work was planned; start afresh with --overwrite")
         self._progress = Progress(target)
-        self._sink = open_sink(self._progress.pixels, plan.shape, plan.axes, plan.dtype)
+        self._sink = open_sink(self._progress.pixels, plan.form)
         self._restorer = PartRestorer(plan.agreed(), device or plan.device)
         # Of the last size of windows: the sizes come one after the other, and each is as large as a window.
         self._prepared: tuple[Any, tuple[Any, ...]] = (None, ())
@@ -50,13 +50,14 @@ class Work:
             return
         stored = self._window(tile)
         colours, alpha = raster.split_alpha(stored, self._source.path)
-        window = raster.unit_range(colours)
+        window = raster.seen_range(colours, self._source.missing)
         del colours
         kind = (window.shape[:2], window.dtype)
         if tile.is_inside and self._prepared[0] != kind:
             self._prepared = (None, ())  # one at a time
             self._prepared = (kind, self._restorer.prepare(*kind))
         restored = self._restorer(window, inside=tile.is_inside, prepared=self._prepared[1] if tile.is_inside else ())
+        counts = self._counts(window, tile)
         del window
         clipped = 0
         for rows, columns, down, right in tile.pieces():
@@ -68,10 +69,22 @@ class Work:
             )
             values, outside = images.stored_values(piece, self._progress.target)
             clipped += outside
-            if stored.ndim == 3 and values.ndim == 2:
-                values = values[..., None]
             self._sink.write(tile.plane, rows, columns, values)
-        self._progress.mark(tile.index, {"clipped": clipped})
+        self._progress.mark(tile.index, {"clipped": clipped, **counts})
+
+    def _counts(self, window: NDArray[Any], tile: Tile) -> dict[str, int]:
+        """Count the values of a tile that were not seen, and those that were clipped and count as bounds."""
+        import numpy as np
+
+        low, high = self.plan.agreement["clip"]
+        counts = {"masked": 0, "saturated": 0}
+        for _, _, down, right in tile.pieces():
+            core = window[down, right]
+            seen = core[np.isfinite(core)]
+            counts["masked"] += core.size - seen.size
+            counts["saturated"] += 0 if high is None else int((seen >= high).sum())
+            counts["saturated"] += 0 if low is None else int((seen <= low).sum())
+        return counts
 
     def close(self) -> None:
         """Close the source."""
