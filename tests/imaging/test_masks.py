@@ -8,7 +8,7 @@ import torch
 from skimage import data
 
 from convpinv.arguments import ArgumentError
-from convpinv.imaging import blur, deblur, psf
+from convpinv.imaging import blur, deblur, estimate_noise, psf
 from convpinv.imaging.deblur import BOUNDARIES
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.noise import noise_of_planes
@@ -248,3 +248,25 @@ def test_a_point_gives_clipped_pictures_back_and_counts_what_was_clipped():
     result = deblur(picture, np.ones((1, 1)), clip=(None, 0.7), full_output=True)
     assert np.array_equal(result.image, picture)
     assert result.report.saturated == (picture == 0.7).sum()
+
+
+def test_masked_pixels_of_a_masked_array_are_not_seen():
+    picture = blur(data.camera()[100:180, 200:290] / 255.0, "gaussian:sigma=1", noise=0.01, seed=0)
+    hidden = np.zeros(picture.shape, dtype=bool)
+    hidden[10:14, 10:14] = True
+    gaps = np.where(hidden, np.nan, picture)
+    masked = np.ma.masked_array(np.where(hidden, 1e6, picture), hidden)
+    found = deblur(masked, "gaussian:sigma=1", full_output=True)
+    assert found.report.masked == hidden.sum()
+    np.testing.assert_array_equal(found.image, deblur(gaps, "gaussian:sigma=1"))
+    with pytest.raises(ArgumentError, match="a masked array"):
+        blur(masked, "gaussian:sigma=1")
+
+
+def test_the_noise_is_estimated_from_what_was_seen():
+    noisy = case(noise=0.02)[0]
+    expected = estimate_noise(noisy)
+    seen = np.random.default_rng(3).random(noisy.shape) > 0.01
+    spoilt = np.where(seen, noisy, 7.0)
+    assert estimate_noise(spoilt, mask=seen) == pytest.approx(expected, rel=0.15)
+    assert estimate_noise(np.where(seen, noisy, np.nan)) == estimate_noise(spoilt, mask=seen)

@@ -23,7 +23,7 @@ def restored(
     """Restore each plane of a picture; return the pixels, the reports, and notes on planes that were left alone."""
     import numpy as np
 
-    from convpinv.imaging import deblur
+    from convpinv.imaging import deblur, estimate_noise
 
     image, light, seen = loaded.image, loaded.light, loaded.seen
     check_device(request.device)
@@ -46,7 +46,7 @@ def restored(
             # brightness, and the estimate, which looks at the calmest patches, would be that of the shadows (an eighth
             # of it in a photograph: 12 dB were lost to one pixel of a mask).
             if noise is None:
-                noise, estimated = _noise_of(plane, mask), True
+                noise, estimated = estimate_noise(plane, mask=mask), True
             noise = None if noise is None else light.curve.noise(noise, plane)
             plane = light.curve.decode(plane)
             clip, bounds = (_in_light(limits, light) for limits in (clip, bounds))
@@ -83,24 +83,6 @@ def restored(
         others = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
         left = (f"plane {empty[0]}{others} holds no number at all and was left as it is",)
     return pixels, reports, left
-
-
-def _noise_of(plane: Any, mask: Any) -> Any:
-    """Estimate the noise of a plane, (H, W) or (H, W, C), from what was seen of it: one number, or one a channel."""
-    import numpy as np
-    import torch
-
-    from convpinv.imaging import estimate_noise
-    from convpinv.imaging.inpaint import filled
-    from convpinv.imaging.noise import noise_of_planes
-
-    finite = np.isfinite(plane)
-    if mask is None and finite.all():
-        return estimate_noise(plane)
-    seen = finite if mask is None else finite & (mask if plane.ndim == 2 else mask[..., None])
-    stack, weight = (plane_tensor(np.where(seen, part, 0)).to(torch.float64) for part in (plane, seen))
-    found = noise_of_planes(filled(stack, weight), weight > 0).numpy()
-    return float(found[0]) if plane.ndim == 2 else found
 
 
 def _in_light(limits: Any, light: Light) -> Any:

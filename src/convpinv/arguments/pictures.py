@@ -54,8 +54,8 @@ def pictures(
 ) -> Pictures:
     """Return the planes of an array (H, W) or (H, W, C), or of a tensor (..., H, W).
 
-    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3. With ``gaps``, NaN and infinity are
-    pixels that are not there, and refused only where a plane has no others.
+    ``largest_ndim`` bounds the number of axes of a tensor; an array has at most 3. With ``gaps``, NaN, infinity and
+    what a masked array masks are pixels that are not there, and refused only where a plane has no others.
     """
     if not isinstance(value, np.ndarray | Tensor):
         fail(call, argument, describe(value), "it must be a NumPy array or a torch tensor")
@@ -70,6 +70,13 @@ def pictures(
         fail(call, argument, describe(value), "it must hold at least one pixel")
     stack = tensor.permute(2, 0, 1) if is_array and tensor.ndim == 3 else tensor.reshape(-1, *tensor.shape[-2:])
     finite = None
+    masked = np.ma.getmask(value) if isinstance(value, np.ma.MaskedArray) else np.ma.nomask
+    if masked is not np.ma.nomask and np.any(masked):
+        if not gaps:
+            fail(call, argument, "a masked array", "every pixel counts here; fill or cut the masked ones before")
+        hidden = torch.from_numpy(np.ascontiguousarray(masked)).to(stack.device)
+        hidden = hidden.permute(2, 0, 1) if hidden.ndim == 3 else hidden[None]
+        stack = torch.where(hidden, torch.nan, stack if stack.is_floating_point() else stack.to(torch.float64))
     if not all_finite(stack):
         finite = torch.isfinite(stack)
         if not gaps:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from convpinv import arguments
+from convpinv.imaging import observing
+from convpinv.imaging.inpaint import filled
 from convpinv.imaging.noise_patches import Level, level_of, patches_of, strata_of, unit_range
 from convpinv.imaging.poisson_gaussian import PoissonGaussianNoise, poisson_gaussian_of_planes
 
@@ -23,7 +25,7 @@ FEWEST_WHITE_STRATA = 5
 LEAST_SPREAD = 9.0
 
 
-def estimate_noise(image: Any, *, model: str = "white") -> Any:
+def estimate_noise(image: Any, *, model: str = "white", mask: Any = None) -> Any:
     """Estimate the standard deviation of the noise in a picture, blurred or sharp, from the picture alone.
 
     ``σ² = median e / median of χ²`` over the energies ``e`` of small patches, in the fast directions that the scene
@@ -39,6 +41,8 @@ def estimate_noise(image: Any, *, model: str = "white") -> Any:
         ``"white"``: one standard deviation a plane; if the noise changes with the brightness and is white otherwise
         (that of photons, or after a gamma curve), its root mean square over the picture. ``"poisson-gaussian"``: a
         variance that grows with the light, as a :class:`PoissonGaussianNoise`.
+    mask
+        Which pixels were seen, as :func:`deblur` takes it. What is 0 there, NaN or infinite says nothing.
 
     Returns
     -------
@@ -50,7 +54,8 @@ def estimate_noise(image: Any, *, model: str = "white") -> Any:
     Raises
     ------
     ArgumentError
-        If the picture is complex, boolean, not finite or of another shape, or the model has another name.
+        If the picture is complex, boolean, without a finite value or of another shape, the mask is none of it, or the
+        model has another name.
 
     Notes
     -----
@@ -86,8 +91,11 @@ def estimate_noise(image: Any, *, model: str = "white") -> Any:
     True
     """
     call = "estimate_noise"
-    planes = arguments.pictures(call, "image", image)
+    planes = arguments.pictures(call, "image", image, gaps=True)
     model = arguments.choice(call, "model", model, MODELS)
+    weight = observing.weights(call, planes, mask)
+    stack = planes.stack if weight is None else filled(planes.stack, weight)
+    seen = None if weight is None else weight > 0
 
     def given_back(values: Tensor) -> Any:
         if planes.stack.shape[0] == 1 and np.ndim(image) == 2:
@@ -97,8 +105,8 @@ def estimate_noise(image: Any, *, model: str = "white") -> Any:
         return values.numpy().astype(np.float64)
 
     if model == "white":
-        return given_back(noise_of_planes(planes.stack))
-    gain, intercept, strata = poisson_gaussian_of_planes(planes.stack)
+        return given_back(noise_of_planes(stack, seen))
+    gain, intercept, strata = poisson_gaussian_of_planes(stack, seen)
     return PoissonGaussianNoise(given_back(gain), given_back(intercept), given_back(strata))
 
 

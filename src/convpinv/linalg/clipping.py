@@ -53,7 +53,7 @@ def _clipped(operator: Convolution, maximum: float) -> Tensor:
     grid = coarse_size(operator) if is_circular else valid_grid(geometry)
     placed = coarse_kernel(operator.weight, geometry, grid)
     symbol = spectrum.transform(placed)
-    left, values, right = torch.linalg.svd(spectrum.matrices_of(symbol), full_matrices=False)
+    left, values, right = spectrum.decomposed(spectrum.matrices_of(symbol))
     matrices = (left * values.clamp(max=maximum).unsqueeze(-2)) @ right
     clipped = matrices.permute(0, 2, 3, 1).reshape(symbol.shape)
     return kernel_of_coarse(spectrum.inverse_transform(clipped, grid, placed.is_complex()), geometry)

@@ -119,7 +119,7 @@ class _Stack:
 
     def _decompose(self, inverses: Tensor, rest: Tensor) -> None:
         """Put in what only singular values can tell."""
-        left, values, right = torch.linalg.svd(self.matrices[rest], full_matrices=False)
+        left, values, right = spectrum.decomposed(self.matrices[rest])
         largest = torch.maximum(values.max(), self._largest(rest))
         regularization = Regularization(self.damp, 0.0, self.rtol, True)
         inverses[rest] = (right.mH * regularization.invert(values, largest).unsqueeze(-2)) @ left.mH

@@ -243,6 +243,20 @@ def frobenius_norms(matrices: Tensor, kernels: int = 1) -> Tensor:
     return (magnitudes / scale).square_().sum((-2, -1), keepdim=True).sqrt_() * scale
 
 
+def decomposed(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, σ and Vᴴ of matrices (..., m, n), as many as the shorter side.
+
+    LAPACK's gesdd gives up on some matrices of repeated singular values, well-conditioned ones too (one in 800 rows of
+    taps with several channels on small pictures, where each value comes as often as the picture has rows). What defeats
+    it in A does not in Aᴴ.
+    """
+    try:
+        return torch.linalg.svd(matrices, full_matrices=False)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        right, values, left = torch.linalg.svd(matrices.mH, full_matrices=False)
+        return left.mH, values, right.mH
+
+
 def invert_matrices(matrices: Tensor, regularization: Regularization, kernels: int = 1) -> Tensor:
     """Pseudo-inverse of each matrix of a stack (G, ..., m, n) → (G, ..., n, m), with a threshold for each kernel."""
     rows, columns = matrices.shape[-2:]
@@ -259,7 +273,7 @@ def invert_matrices(matrices: Tensor, regularization: Regularization, kernels: i
     if bound > 0.0 and regularization.damp >= CHOLESKY_DAMP * bound:
         # At unit scale: the squares in a Gram matrix of 1e-25 or 1e30 would leave float32's range.
         return _damped_inverse(matrices / bound, regularization.damp / bound) / bound
-    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    left, values, right = decomposed(matrices)
     inverses = regularization.invert(values, largest_of_kernels(values, kernels))
     return (right.mH * inverses.unsqueeze(-2)) @ left.mH
 

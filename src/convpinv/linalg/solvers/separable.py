@@ -67,7 +67,7 @@ class Separable(Solver):
         operator = problem.operator
         precise = double_of(operator.dtype)
         matrices = [matrix.to(precise) for matrix in factor_matrices(problem)]
-        decompositions = [torch.linalg.svd(matrix, full_matrices=False) for matrix in matrices]
+        decompositions = [spectrum.decomposed(matrix) for matrix in matrices]
         products = product_values([values for _, values, _ in decompositions])
         left, right = zip(
             *((u.to(operator.dtype), vh.mH.to(operator.dtype)) for u, _, vh in decompositions), strict=True
