@@ -165,7 +165,8 @@ def test_constant_pictures_of_any_size_have_no_noise(shape):
 
 
 @pytest.mark.parametrize(
-    "picture", [np.ones(4), np.ones((2, 2, 2, 2)), np.array([[np.nan, np.nan]]), np.ones((4, 4), complex), [[1, 2]], None]
+    "picture",
+    [np.ones(4), np.ones((2, 2, 2, 2)), np.array([[np.nan, np.nan]]), np.ones((4, 4), complex), [[1, 2]], None],
 )
 def test_refuses(picture):
     with pytest.raises(ArgumentError, match=r"^estimate_noise: image is "):
