@@ -111,7 +111,6 @@ def test_inputs_are_left_alone_and_views_are_read():
         ({"psf": torch.ones(3, 3).to_sparse()}, "psf"),
         ({"psf": "gaussian:sigma=-1"}, "psf"),
         ({"psf": "blob:size=3"}, "psf"),
-        ({"image": np.eye(1, 9), "psf": [[1.0]], "prior": "gradient", "boundary": "reflect", "noise": 0.1}, "boundary"),
     ],
 )
 def test_refuses_in_one_line_that_names_the_argument(change, says):

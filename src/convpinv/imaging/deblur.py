@@ -88,7 +88,8 @@ def deblur(
         unknown.
     boundary
         What lies outside the picture: ``"unknown"`` (the camera's case: the scene goes on and is solved for),
-        ``"circular"``, ``"zeros"``, ``"reflect"`` (edge pixel not repeated) or ``"replicate"``.
+        ``"circular"``, ``"zeros"``, ``"reflect"`` (edge pixel not repeated) or ``"replicate"``. Of a boundary that is
+        given, differences across the edges of the picture cost nothing; "circular" has no edges.
     strength
         The prior's weight, above 0; None chooses it, by the rule that is best for the prior. Or a rule:
         ``"likelihood"``, ``"discrepancy"``, ``"gcv"`` or ``"sure"``; the last three restore the picture up to 18
@@ -132,18 +133,18 @@ def deblur(
     ArgumentError
         If an argument is not what is said above; the message is one line that names it.
     ConvergenceError
-        If a linear prior ("none" above all) meets a blur that its solver cannot invert to its tolerance.
+        If "none" or "tikhonov" meets a blur that its solver cannot invert to its tolerance.
 
     Warns
     -----
     ConvergenceWarning
-        If "tv", or "gradient" with the unknown border or a mask, reached its limit of iterations; with
-        ``full_output`` the report says so instead.
+        If "tv", "gradient", or "tikhonov" with a mask, reached its limit of iterations; with ``full_output`` the report
+        says so instead.
 
     Notes
     -----
     Cost: ``"tv"`` 10 to 400 iterations of four FFTs of the picture enlarged by the PSF, most often 20 to 100;
-    ``"gradient"`` with the unknown border up to 1000 such iterations; the others one solve of :mod:`convpinv.linalg`.
+    ``"gradient"``, and "tikhonov" with a mask, up to 1000 of two; else one solve of :mod:`convpinv.linalg`.
     A PSF without symmetry is tried both ways round on a small part of the picture first, for the report: 0.2 s.
     Each plane is restored by itself, so a batch gives what its pictures give alone. Assumed and unchecked: one PSF for
     the whole picture, noise that is white and independent of the light, no gamma curve. Not differentiable: use
@@ -198,9 +199,6 @@ def deblur(
         arguments.fail(call, "progress", arguments.describe(progress), "it may be None or a function of two integers")
 
     stack = pictures.stack
-    if prior == "gradient" and boundary == Boundary.REFLECT and min(stack.shape[-2:]) == 1:
-        arguments.fail(call, "boundary", "'reflect'", "one pixel has nothing to reflect: take 'replicate' or 'unknown'")
-
     if prior in regularization.DENOISERS and rule:
         may_be = f"prior '{prior}' takes its strength from the noise: leave it out, or give a number"
         arguments.fail(call, "strength", f"'{rule}'", may_be)

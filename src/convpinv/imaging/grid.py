@@ -16,8 +16,8 @@ class GridBlur:
 
     All on the half plane of ``rfft2``.
 
-    What :meth:`BlurModel.blur` and :meth:`BlurModel.stacked` are as operators, in a form that an iteration can take
-    apart: sums are formed in the spectrum, and only what is needed at pixels is transformed back.
+    What :meth:`BlurModel.blur` is as an operator, in a form that an iteration can take apart: sums are formed in the
+    spectrum, and only what is needed at pixels is transformed back.
     """
 
     size: tuple[int, int]

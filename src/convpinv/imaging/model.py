@@ -80,32 +80,17 @@ class BlurModel:
         top, left = (taps_before(k) for k in self.psf.shape)
         return scene[..., top : top + self.picture[0], left : left + self.picture[1]]
 
-    def stacked(self, gradient_weight: float, value_weight: float = 0.0, *, on_grid: bool = True) -> Conv2dOperator:
-        """Return ``x → [K x; ρ D↓ x; ρ D→ x]`` with ρ the gradient weight: one convolution with three outputs.
-
-        Its pseudo-inverse maps (a, b↓, b→) to the minimiser of ‖K x − a‖² + ‖ρ D x − b‖². A value weight η appends
-        the output η x. On the grid the border is periodic, else it is the model's own boundary on the picture.
-        """
-        height, width = self.psf.shape
-        centre = tuple(max(k // 2, 1) for k in self.psf.shape)
-        weight = self.psf.new_zeros((4 if value_weight else 3, 1, 2 * centre[0] + 1, 2 * centre[1] + 1))
-        top, left = (c - taps_before(k) for c, k in zip(centre, self.psf.shape, strict=True))
-        weight[0, 0, top : top + height, left : left + width] = self.flipped_psf()[0, 0]
-        for output, taps in ((1, DOWN), (2, RIGHT)):
-            for row, column, value in taps:
-                weight[output, 0, centre[0] + row, centre[1] + column] = gradient_weight * value
-        if value_weight:
-            weight[3, 0, centre[0], centre[1]] = value_weight
-        size, mode = (self.grid, "circular") if on_grid else (self.picture, self.boundary)
-        return Conv2dOperator(weight, size, padding="same", padding_mode=mode)
-
     def differences(self) -> Conv2dOperator:
-        """Return the two differences of a picture with its known boundary, (1, H, W) to (2, H, W)."""
+        """Return the two differences of a picture with a known boundary, (1, H, W) to (2, H, W); 0 across its edges.
+
+        The border costs nothing: forward differences meet it below and at the right alone, and what they saw there (the
+        step into darkness, above all) made a picture another one than its mirror image, by 0.34 of its range.
+        """
         weight = self.psf.new_zeros((2, 1, 3, 3))
         for output, taps in enumerate((DOWN, RIGHT)):
             for row, column, value in taps:
                 weight[output, 0, 1 + row, 1 + column] = value
-        return Conv2dOperator(weight, self.picture, padding="same", padding_mode=self.boundary)
+        return Conv2dOperator(weight, self.picture, padding="same", padding_mode=Boundary.REPLICATE)
 
     @property
     def boundary_is_known(self) -> bool:

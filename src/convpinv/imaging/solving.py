@@ -55,9 +55,7 @@ def _solve(task: Task, strength: Tensor, first_strength: Tensor | None) -> prior
         return priors.weighted_tikhonov(model, observation, strength)
     bounded = job.bounds != (None, None)
     if job.prior == "gradient" and material.clipped is None and not bounded:
-        if model.boundary_is_known and material.is_complete:
-            return _of_pictures(priors.gradient(model, planes, strength))
-        return priors.weighted_gradient(model, observation, strength, job.progress)
+        return priors.gradient(model, observation, strength, job.progress)
     # One-sided pixels: by active sets the gradient prior took ten times as long, to the same quality.
     schedule = priors.Schedule() if material.clipped is None else priors.CLIPPED
     sparsity: priors.Sparsity = priors.TotalVariation()

@@ -14,7 +14,6 @@ from convpinv.imaging.priors.quadratic import (
     gradient,
     pseudo_inverse,
     tikhonov,
-    weighted_gradient,
     weighted_tikhonov,
 )
 from convpinv.imaging.priors.restoration import Progress, Restoration
@@ -44,6 +43,5 @@ __all__ = [
     "plug_and_play",
     "pseudo_inverse",
     "tikhonov",
-    "weighted_gradient",
     "weighted_tikhonov",
 ]

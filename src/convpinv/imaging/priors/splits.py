@@ -76,8 +76,8 @@ class DataSplit:
 class DifferenceSplit:
     """The sparse differences: P shrinks them, that is, multiplies them by a factor between 0 and 1 at each pixel.
 
-    ``border``: the picture's size where the grid outside repeats it, so that differences there cost nothing of their
-    own. ``forgets``: the point is the picture's own differences, without a dual.
+    ``border``: the picture's size where the grid outside repeats it, so that differences there and across the picture's
+    edges cost nothing of their own. ``forgets``: the point is the picture's own differences, without a dual.
     """
 
     sparsity: Sparsity
@@ -93,23 +93,40 @@ class DifferenceSplit:
         below: Tensor | None = None
         for slab in slabs(scene):
             point, factor = self.point[..., slab, :], self.factor[..., slab, :]
-            if self.is_new or self.forgets:
-                _differences(scene, slab, out=point)
-            else:
+            anew = self.is_new or self.forgets
+            kept = point if anew and self.border is None else torch.empty_like(point)
+            here = _differences(scene, slab, out=kept)
+            if not anew:
                 point.addcmul_(point, factor, value=-relaxation)
-                point.add_(_differences(scene, slab, out=torch.empty_like(point)), alpha=relaxation)
+                point.add_(here, alpha=relaxation)
+            elif here is not point:
+                point.copy_(here)
+            for free in self._free(slab, point):
+                free.zero_()
             self.sparsity.factor(point, threshold, out=factor)
-            if self.border is not None:
-                rows, columns = self.border
-                factor[..., max(0, rows - slab.start) :, :] = 1
-                factor[..., columns:] = 1
             # With its sign turned: the adjoint of forward differences is minus the backward ones.
             share = factor.mul(-weight) if self.forgets else factor.mul(-2 * weight).add_(weight)
-            below = _add_backward_differences(point * share, below, out=result[..., slab, :])
+            wanted = point * share
+            for free, difference in zip(self._free(slab, wanted), self._free(slab, here), strict=True):
+                torch.mul(difference, -weight, out=free)
+            below = _add_backward_differences(wanted, below, out=result[..., slab, :])
         if below is not None:
             result[..., :1, :] -= below
         self.is_new = False
         return result
+
+    def _free(self, slab: slice, differences: Tensor) -> list[Tensor]:
+        """Return the differences of a slab outside the picture and across its edges, in their own memory.
+
+        They are asked to be what they are, and have no point: it would count in the length of those that share their
+        pixel. With one, relaxed like the others, the outer rows of a scene that is dark outside ended twice as far off.
+        """
+        if self.border is None:
+            return []
+        down, right = differences.chunk(2, -3)
+        rows, columns = max(0, self.border[0] - slab.start), self.border[1]
+        above = max(0, self.border[0] - 1 - slab.start)
+        return [down[..., above:, :], down[..., columns:], right[..., rows:, :], right[..., columns - 1 :]]
 
     def rescale(self, growth: float) -> None:
         """Let the penalty have grown: the scaled dual P v − v is a multiple of its inverse."""
