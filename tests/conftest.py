@@ -3,6 +3,8 @@
 The matrices of the tests are small, and two workers on two cores outrun two threads. A test that fails must fail again.
 """
 
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +14,10 @@ from hypothesis import settings
 from convpinv.linalg.inverse import Inverse
 
 torch.set_num_threads(1)
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and the commands under test would inherit that.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time; `--hypothesis-profile=default` searches anew.
 settings.register_profile("repeatable", derandomize=True)
