@@ -171,7 +171,7 @@ def test_the_noise_is_that_of_the_seen_pixels(share):
     mask = scattered(blurred.shape, share)
     planes = torch.from_numpy(np.where(mask, blurred, 0))[None]
     seen = torch.from_numpy(mask)[None]
-    assert float(noise_of_planes(filled(planes, seen.double()), seen)[0]) == pytest.approx(0.02, rel=0.2)
+    assert float(noise_of_planes(filled(planes, seen.double()), seen.double())[0]) == pytest.approx(0.02, rel=0.2)
 
 
 def test_a_filling_keeps_what_is_seen_and_stays_in_its_range():

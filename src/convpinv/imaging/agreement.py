@@ -159,7 +159,7 @@ def agree(
     seen = stack if pictures.finite is None else stack[pictures.finite]
     low, high = (float(end) for end in torch.aminmax(seen))
     if given is None:
-        estimates = noise_of_planes(stack, pictures.finite).reshape(count, channels)
+        estimates = noise_of_planes(stack, weight).reshape(count, channels)
         sigma = estimates.to("cpu", torch.float64).median(0).values
     else:
         sigma = torch.full((channels,), given, dtype=torch.float64)
@@ -193,15 +193,18 @@ def agree(
             hidden = choosing.hiding(task)
             clip = _joined(clip, signs[:, some], hidden, (low, high))
             task = dataclasses.replace(task, material=dataclasses.replace(material, clipped=hidden))
-        chosen = choosing.strength(task)
+        chosen, first = torch.empty_like(task.unit.scale), torch.empty_like(task.unit.scale)
+        for blocks_alike, part in task.seen_alike():
+            choice = choosing.strength(part)
+            chosen[blocks_alike] = choice.strength
+            first[blocks_alike] = choice.strength if choice.first is None else choice.first
+            rule = choice.rule
+            doubts = (*doubts, *choice.warnings)
         units = choosing.strength_units(job, task.unit.scale)
         # What a block has beyond its noise is its say.
         say = (task.unit.scale.square() - float(sigma[some].square().mean())).clamp(min=1e-3 * deviation**2)
-        strengths += [_mean(chosen.strength * units / task.gain, say)] * width
-        first = chosen.strength if chosen.first is None else chosen.first
+        strengths += [_mean(chosen * units / task.gain, say)] * width
         firsts += [_mean(first * task.unit.scale, say)] * width
-        rule = chosen.rule
-        doubts = (*doubts, *chosen.warnings)
     if number is not None:
         strengths = [number] * channels
     else:

@@ -9,20 +9,13 @@ import torch
 from torch import Tensor
 
 from convpinv.imaging import no_harm, regularization, saturation
-from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Task
-from convpinv.imaging.model import BlurModel
 from convpinv.imaging.report import Job
 from convpinv.imaging.solving import solve
+from convpinv.imaging.stand_in import fitted_spectrum, reached
 
 # Strengths outside this range, for pictures of deviation 1, do what its ends do, and would overflow in float32.
 STRENGTHS = (1e-15, 1e15)
-# Pixels of less than this share of the largest weight are filled in where the strength is chosen.
-BELIEVED = 0.5
-# What the light of clipped pixels reaches is filled in there, if so much of the picture is left.
-MOSTLY = 0.5
-# Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
-MOST_CLIPPED = 0.005
 # The strength of C channels that share their edges is C^a times that of one: alike channels would ask for 1/2, others
 # for 0. Measured on three colour photographs under three blurs: 1.25 to 1.5 times what the spectrum says, of which 1.2
 # are for any picture by total variation, is best at 0.3, 1 and 3 % of noise, and gains 0.4, 0.55 and 0.57 dB on average
@@ -116,10 +109,8 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
     job, model, material, some = task.job, task.models[index], task.material, slice(index, None, len(task.models))
     planes, noise = task.unit.pictures[:, some].flatten(0, 1), task.deviation[:, some].flatten()
     spectral = "likelihood" if job.rule else None
-    # Light that was cut off is no error of the PSF, but would be taken for one: lamps, 2.5 dB below.
-    complete = material.is_complete
     if fitted is None:
-        fitted = regularization.FittedSpectrum.of(model, _looked_at(task, model, some), noise, complete=complete)
+        fitted = fitted_spectrum(task, model, some)
     choice = regularization.automatic_strength(job.prior, fitted, spectral, exponent=job.exponent)
     if job.rule in (None, "likelihood"):
         return choice
@@ -154,32 +145,13 @@ def _of_channels(task: Task, index: int, fitted: regularization.FittedSpectrum |
     return regularization.measured_strength(job.rule, model, planes, noise, choice, restored, seen)
 
 
-def _looked_at(task: Task, model: BlurModel, some: slice) -> Tensor:
-    """Return the planes (N, H, W) whose spectrum stands for the scene: what would mislead is filled in smoothly."""
-    material, planes = task.material, task.unit.pictures[:, some].flatten(0, 1)
-    if material.is_complete:
-        return planes
-    believed = torch.ones_like(planes)
-    if material.weight is not None:
-        # The spectrum of pixels that are hardly believed would be that of their noise.
-        weights = material.weight[:, some].flatten(0, 1)
-        believed = weights * (weights >= BELIEVED * weights.amax((-2, -1), keepdim=True))
-    if material.clipped is not None:
-        # Lamps would speak for a scene of sharp contrasts all over, and noise be left in.
-        apart = believed.masked_fill(_reached(material.clipped[:, some].flatten(0, 1), model), 0.0)
-        left = (apart > 0).to(torch.float32).mean((-2, -1)) >= MOSTLY
-        believed = torch.where(left[:, None, None], apart, believed)
-    return filled(planes, believed)
-
-
 def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_harm.Verdict | None:
     """Judge an automatic restoration, a plane at a time; what was not seen as it was cannot be judged.
 
     ``share`` is that of the noise which the strength reckons with.
     """
     material = task.material
-    clipped = 0.0 if material.clipped is None else float((material.clipped != 0).float().mean())
-    if not chosen.selections or material.weight is not None or clipped > MOST_CLIPPED:
+    if not chosen.selections or not material.can_be_judged:
         return None
     count = len(restored)
     found = torch.empty((4, *task.deviation.shape), dtype=torch.float64, device=restored.device)
@@ -188,24 +160,19 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
         planes, result = task.unit.pictures[:, some].flatten(0, 1), restored[:, some].flatten(0, 1)
         if material.clipped is not None:
             # The spectrum knows nothing of light that was cut off: what was made of it is not held against the result.
-            result = torch.where(_reached(material.clipped[:, some].flatten(0, 1), task.models[index]), planes, result)
+            result = torch.where(reached(material.clipped[:, some].flatten(0, 1), task.models[index]), planes, result)
+        believed = None if material.believed is None else material.believed[:, some].flatten(0, 1)
+        if believed is not None:
+            result = torch.where(believed, result, planes)
         judged = no_harm.judged(
             part.spectrum,
             planes,
             result,
             share,
+            believed,
             estimated=task.job.estimated,
             sparse=task.job.prior not in regularization.LINEAR,
         )
         values = torch.stack([judged.gain, judged.weight, judged.error, judged.noise])
         found[:, :, some] = values.reshape(4, count, -1)
     return no_harm.Verdict(*found.flatten(1))
-
-
-def _reached(clipped: Tensor, model: BlurModel) -> Tensor:
-    """Return the pixels that the light of clipped ones reaches, by the PSF: planes (N, H, W)."""
-    near = (clipped != 0).to(torch.float32)[:, None]
-    for axis, taps in enumerate(model.psf.shape):
-        size = (2 * (taps // 2) + 1, 1) if axis == 0 else (1, 2 * (taps // 2) + 1)
-        near = torch.nn.functional.max_pool2d(near, size, 1, (size[0] // 2, size[1] // 2))
-    return near[:, 0] > 0

@@ -209,7 +209,7 @@ def deblur(
     clipped = None if prior == "none" else observing.clipped(pictures, weight, levels)
     if weight is not None:
         stack = filled(stack, weight)
-    sigma = noise_of_planes(stack, None if weight is None else weight > 0) if given is None else given.to(stack.device)
+    sigma = noise_of_planes(stack, weight) if given is None else given.to(stack.device)
     rounding = torch.finfo(pictures.dtype).eps
     job = Job(
         prior, boundary, number, estimated, rounding, progress, rule, levels.found, power, limits, denoiser=denoiser
@@ -228,12 +228,15 @@ def deblur(
             None if weight is None else weight[planes].reshape(shape),
             None if clipped is None or not bool(clipped[planes].any()) else clipped[planes].reshape(shape),
         )
-        parts, piece = restore(job, material)
+        parts, found = restore(job, material)
         if len(groups) > 1:
             restored[planes] = parts
         else:
             restored = parts
-        pieces.append((group, piece))
+        pieces += [
+            ([group[picture * shared + channel] for picture in some.tolist() for channel in range(shared)], piece)
+            for some, piece in found
+        ]
     if limits != (None, None):
         restored.clamp_(*limits)
     result = pictures.restored(arguments.result_fits(call, restored, pictures.dtype))

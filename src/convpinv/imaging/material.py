@@ -10,9 +10,14 @@ from torch import Tensor
 
 from convpinv.imaging import regularization
 from convpinv.imaging.model import BlurModel
+from convpinv.imaging.observing import nearly_best
 from convpinv.imaging.priors import Observation
 from convpinv.imaging.report import Job
 
+# Up to these shares of pixels that were not seen a result is judged, and the spectrum of a scene believed.
+MOST_UNJUDGED, MOST_UNSEEN = 0.1, 0.75
+# Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
+MOST_CLIPPED = 0.005
 # A picture whose deviation is within this many roundings of its mean is a constant one.
 ROUNDINGS = 4.0
 
@@ -35,6 +40,60 @@ class Material:
     def is_complete(self) -> bool:
         """Whether every pixel was seen, and as it was."""
         return self.weight is None and self.clipped is None
+
+    @property
+    def believed(self) -> Tensor | None:
+        """Which pixels are nearly as good as the best of their channel; None where all are."""
+        return None if self.weight is None else nearly_best(self.weight)
+
+    @property
+    def unseen(self) -> Tensor:
+        """The share of each picture's pixels (n,) that were not seen, or are hardly believed, in its worst channel."""
+        if self.believed is None:
+            return self.sigma.new_zeros(len(self.sigma))
+        return 1 - self.believed.to(torch.float64).mean((-2, -1)).amin(1)
+
+    @property
+    def cut_off(self) -> Tensor:
+        """The share of each picture's pixels (n,) that are clipped."""
+        if self.clipped is None:
+            return self.sigma.new_zeros(len(self.sigma))
+        return (self.clipped != 0).to(torch.float64).mean((-3, -2, -1))
+
+    @property
+    def is_mostly_seen(self) -> bool:
+        """Whether of no picture so much is missing that its spectrum says nothing of the scene."""
+        return bool((self.unseen <= MOST_UNSEEN).all())
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether of no picture so much is missing, or clipped, that the spectrum is no judge of a result."""
+        return bool(((self.unseen <= MOST_UNJUDGED) & (self.cut_off <= MOST_CLIPPED)).all())
+
+    def seen_alike(self) -> list[tuple[Tensor, Material]]:
+        """Return the pictures with no, few and many gaps and clipped pixels, apart, each with their indices.
+
+        So that none is judged, or solved for, in another way for its neighbour's sake.
+        """
+        gaps = torch.zeros_like(self.unseen) if self.weight is None else (self.weight != 1).flatten(1).any(1).long()
+        gaps += (self.unseen > MOST_UNJUDGED).long() + (self.unseen > MOST_UNSEEN)
+        ends = (self.cut_off > 0).long() + (self.cut_off > MOST_CLIPPED)
+        groups = []
+        for gap, end in torch.stack([gaps, ends], 1).unique(dim=0).tolist():
+            some = torch.nonzero((gaps == gap) & (ends == end))[:, 0]
+            groups.append((some, self.part(some, gap > 0, end > 0)))
+        return groups
+
+    def part(self, some: Tensor, gaps: bool, ends: bool) -> Material:
+        """Return some of the pictures, with what is known of their gaps and ends of range or without."""
+        which = _index(some, len(self.pictures))
+        return Material(
+            self.pictures[which],
+            self.kernels,
+            self.sigma[which],
+            self.weight[which] if gaps and self.weight is not None else None,
+            self.clipped[which] if ends and self.clipped is not None else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,19 +159,8 @@ class Task:
         return Observation(self.unit.pictures, self.material.weight, self.material.clipped)
 
     def seen_alike(self) -> list[tuple[Tensor, Task]]:
-        """Return the pictures with and without gaps and clipped light, apart, each with their indices.
-
-        So that none is solved for in another way for its neighbour's sake.
-        """
-        gaps = self._anywhere(None if self.material.weight is None else self.material.weight != 1)
-        ends = self._anywhere(None if self.material.clipped is None else self.material.clipped != 0)
-        groups = []
-        for gap in (False, True):
-            for end in (False, True):
-                some = torch.nonzero((gaps == gap) & (ends == end))[:, 0]
-                if len(some):
-                    groups.append((some, self.part(some, gap, end)))
-        return groups
+        """Return the tasks of :meth:`Material.seen_alike`, each with the indices of its pictures."""
+        return [(some, self.part(some, material)) for some, material in self.material.seen_alike()]
 
     def to(self, dtype: torch.dtype) -> Task:
         """Return the task at another precision; strengths and scales stay what they are."""
@@ -125,22 +173,13 @@ class Task:
             unit=dataclasses.replace(unit, pictures=unit.pictures.to(dtype)),
         )
 
-    def _anywhere(self, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return torch.zeros(len(self.unit.pictures), dtype=torch.bool, device=self.unit.pictures.device)
-        return mask.flatten(1).any(1)
+    def part(self, some: Tensor, material: Material) -> Task:
+        """Return the task of some of the pictures, whose material is given."""
+        unit, which = self.unit, _index(some, len(self.unit.pictures))
+        part = Unit(unit.pictures[which], unit.centre[which], unit.scale[which], unit.flat[which])
+        return dataclasses.replace(self, material=material, unit=part, deviation=self.deviation[which])
 
-    def part(self, some: Tensor, gaps: bool, ends: bool) -> Task:
-        """Return some of the pictures, with what is known of their gaps and ends of range or without."""
-        material, unit = self.material, self.unit
-        # Without an index nothing is copied.
-        which = some if len(some) < len(unit.pictures) else slice(None)
-        part = Material(
-            material.pictures[which],
-            material.kernels,
-            material.sigma[which],
-            material.weight[which] if gaps and material.weight is not None else None,
-            material.clipped[which] if ends and material.clipped is not None else None,
-        )
-        chosen = Unit(unit.pictures[which], unit.centre[which], unit.scale[which], unit.flat[which])
-        return dataclasses.replace(self, material=part, unit=chosen, deviation=self.deviation[which])
+
+def _index(some: Tensor, count: int) -> Tensor | slice:
+    """Return what picks some of so many pictures: where they are all of them a slice, which copies nothing."""
+    return some if len(some) < count else slice(None)

@@ -31,6 +31,8 @@ LEAST_GAIN = 1.0
 QUIET_BLOCKS = 0.05
 BLOCK = 8
 QUIET_BLOCKS_OF_NOISE = 0.77
+# A block counts where so much of it is surrounded by pixels that were seen.
+LEAST_TOLD = 0.25
 # The noise of the quietest parts against the estimate: 0.93 to 1.1 where the noise is noise, 0.72 to 0.91 where most of
 # it is grass or gravel.
 QUIET_OF_NOISE, QUIET_SLOPE = 0.96, 0.06
@@ -38,6 +40,10 @@ QUIET_OF_NOISE, QUIET_SLOPE = 0.96, 0.06
 LEAST_SHARE = 0.1
 # A PSF larger than this share of the picture brings too much light from beyond the window to judge by.
 LARGEST_REACH = 1 / 3
+# Where the spectrum does not fit the PSF: the share of pixels on either side of the picture's range, further outside
+# than ROOM of it, at which all of a result is believed, and nothing. See docs/decisions/0025.
+ROOM = 0.3
+OUTSIDE_SPARSE, OUTSIDE_QUADRATIC = (0.005, 0.01), (0.01, 0.02)
 # Where w* (see :func:`judged`) lies for nothing and for all of a restoration. Sparse priors do better than x_W, and
 # half way is as far from the scene as the picture is; the quadratic ones do no better, and less well at the border,
 # which the window does not see.
@@ -62,11 +68,19 @@ class Verdict:
 
 
 def judged(
-    fitted: FittedSpectrum, planes: Tensor, restored: Tensor, share: float, *, estimated: bool, sparse: bool
+    fitted: FittedSpectrum,
+    planes: Tensor,
+    restored: Tensor,
+    share: float,
+    seen: Tensor | None = None,
+    *,
+    estimated: bool,
+    sparse: bool,
 ) -> Verdict:
     """Judge restored planes (N, H, W) against the blurred ones, of unit scale, by the spectrum fitted to these.
 
-    The noise is what the fit found to be reckoned with, of which only ``share`` was.
+    Pixels that were not ``seen`` are the same in both, and tell nothing of the noise. This is what the fit found to be
+    reckoned with, of which only ``share`` was.
 
     With x_W as above and ``d = restored − picture``, the estimated error along ``picture + w d`` is smallest at
     ``w* = ⟨x_W − y, d⟩ / ‖d‖²``, and from w* = 1/2 on the restoration is expected to be no further from the scene than
@@ -78,9 +92,12 @@ def judged(
     """
     model, spectrum = fitted.model, fitted.spectrum
     sigma = fitted.fit.noise / share
+    believed = torch.ones_like(sigma)
+    for index in torch.nonzero(fitted.fit.capped)[:, 0].tolist():
+        believed[index] = within_range(planes[index], restored[index], None if seen is None else seen[index], sparse)
     reach = max(taps / size for taps, size in zip(model.psf.shape, model.picture, strict=True))
     if spectrum.power.shape[-1] < 4 * RINGS * SECTORS or reach > LARGEST_REACH:
-        return Verdict(torch.zeros_like(sigma), torch.ones_like(sigma), torch.ones_like(sigma), sigma.square())
+        return Verdict(torch.zeros_like(sigma), believed, torch.ones_like(sigma), sigma.square())
     fit = fitted.fit if share == 1 else fit_spectrum(spectrum, sigma, examine_psf=False)
     kernel = _centred_transfer(model).flatten()[spectrum.kept]
     taper = window(model.picture, planes.device)
@@ -91,49 +108,70 @@ def judged(
     for index, (plane, result) in enumerate(zip(planes, restored, strict=True)):
         plane, level = plane.to(torch.float64), float(sigma[index])
         if ambiguous:
-            level = believable_noise(plane, level, passed)
+            level = believable_noise(plane, level, passed, None if seen is None else seen[index])
         picture = torch.fft.rfft2(taper * plane).flatten()[spectrum.kept]
         step = torch.fft.rfft2((result - plane).mul_(taper)).flatten()[spectrum.kept]
         length = float(step.abs().square().sum())
         power = banded_power(spectrum, spectrum.power[index], level**2, float(fit.power[index]))
-        seen = (kernel.abs().square() * power + level**2).clamp(min=1e-300)
+        variance = (kernel.abs().square() * power + level**2).clamp(min=1e-300)
         before = ((1 - kernel).abs().square() * power + level**2).mean()
-        gains.append(10 * math.log10(float(before / (power * level**2 / seen).mean().clamp(min=1e-300))))
+        gains.append(10 * math.log10(float(before / (power * level**2 / variance).mean().clamp(min=1e-300))))
         errors.append(float(before))
         noises.append(level**2)
-        agreement = float(((kernel.conj() * power / seen - 1) * picture * step.conj()).real.sum())
+        agreement = float(((kernel.conj() * power / variance - 1) * picture * step.conj()).real.sum())
         weight = (agreement / length - nothing) / (everything - nothing) if length else 1.0
         # Where next to nothing is blurred, an estimate that holds texture is worth more than what is to be gained.
         if estimated and passed > NEARLY_A_POINT and gains[-1] < LEAST_GAIN:
             weight = 0.0
-        weights.append(min(max(weight, 0.0), 1.0))
+        weights.append(min(max(weight, 0.0), 1.0) * float(believed[index]))
     found = (torch.tensor(some, dtype=torch.float64) for some in (gains, weights, errors, noises))
     return Verdict(*(some.to(planes.device) for some in found))
 
 
-def believable_noise(plane: Tensor, estimate: float, passed: float) -> float:
+def within_range(plane: Tensor, result: Tensor, seen: Tensor | None, sparse: bool) -> float:
+    """Return how much is believed, 0 to 1, of a result that asks for more contrast than a photograph has.
+
+    Ringing leaves the picture's range on both sides, what was small and bright (stars) or dark (letters) on one.
+    """
+    low, high = torch.aminmax(plane if seen is None else plane[seen])
+    room = ROOM * (high - low)
+    outside = min(float(side.to(torch.float64).mean()) for side in (result < low - room, result > high + room))
+    everything, nothing = OUTSIDE_SPARSE if sparse else OUTSIDE_QUADRATIC
+    return min(max((nothing - outside) / (nothing - everything), 0.0), 1.0)
+
+
+def believable_noise(plane: Tensor, estimate: float, passed: float, seen: Tensor | None = None) -> float:
     """Return the noise that can be believed of an estimate, where the PSF passes every frequency by ``passed`` or more.
 
     White noise is the same everywhere. Where the quietest parts of the picture hold clearly less than the estimate, it
     is made of texture; and as far as the PSF does not blur, nothing tells how much.
     """
-    excess = (QUIET_OF_NOISE - quiet_noise(plane) / max(estimate, 1e-300)) / QUIET_SLOPE
+    excess = (QUIET_OF_NOISE - quiet_noise(plane, seen) / max(estimate, 1e-300)) / QUIET_SLOPE
     return estimate * (1 - (1 - LEAST_SHARE) * passed * min(max(excess, 0.0), 1.0))
 
 
-def quiet_noise(plane: Tensor) -> float:
+def quiet_noise(plane: Tensor, seen: Tensor | None = None) -> float:
     """Return the noise that the quietest blocks of a plane would have; constant blocks do not count.
 
-    Of the mask [1 −2 1; −2 4 −2; 1 −2 1] / 6, which leaves white noise its deviation. Source: J. Immerkær, "Fast noise
-    variance estimation", Computer Vision and Image Understanding 64 (1996).
+    Of the mask [1 −2 1; −2 4 −2; 1 −2 1] / 6, which leaves white noise its deviation, where all nine pixels were
+    ``seen``; 0 where too few were. Source: J. Immerkær, "Fast noise variance estimation", Computer Vision and Image
+    Understanding 64 (1996).
     """
     mask = torch.tensor([1.0, -2.0, 1.0], dtype=plane.dtype, device=plane.device)
     if min(plane.shape) < BLOCK + 2:
         return 0.0
-    detail = torch.nn.functional.conv2d(plane[None, None], (mask[:, None] * mask / 6)[None, None])
-    blocks = torch.nn.functional.avg_pool2d(detail.square(), BLOCK).flatten().sqrt()
-    blocks = blocks[blocks > 0]
-    return float(blocks.quantile(QUIET_BLOCKS)) / QUIET_BLOCKS_OF_NOISE if blocks.numel() else 0.0
+    detail = torch.nn.functional.conv2d(plane[None, None], (mask[:, None] * mask / 6)[None, None]).square()
+    whole = torch.ones_like(detail)
+    if seen is not None:
+        whole -= torch.nn.functional.max_pool2d((~seen).to(plane)[None, None], 3, 1)
+    told = torch.nn.functional.avg_pool2d(whole, BLOCK).flatten()
+    blocks = torch.nn.functional.avg_pool2d(detail * whole, BLOCK).flatten()
+    counted = (blocks > 0) & (told >= LEAST_TOLD)
+    if not bool(counted.any()):
+        return 0.0
+    blocks, told = (blocks[counted] / told[counted]).sqrt(), told[counted]
+    # Of fewer pixels the quietest blocks lie further below the noise.
+    return float(blocks.quantile(QUIET_BLOCKS)) / (1 - (1 - QUIET_BLOCKS_OF_NOISE) / math.sqrt(float(told.mean())))
 
 
 def _centred_transfer(model: BlurModel) -> Tensor:

@@ -42,7 +42,8 @@ def estimate_noise(image: Any, *, model: str = "white", mask: Any = None) -> Any
         (that of photons, or after a gamma curve), its root mean square over the picture. ``"poisson-gaussian"``: a
         variance that grows with the light, as a :class:`PoissonGaussianNoise`.
     mask
-        Which pixels were seen, as :func:`deblur` takes it. What is 0 there, NaN or infinite says nothing.
+        Which pixels were seen, as :func:`deblur` takes it. What is 0 there, NaN or infinite says nothing, nor do pixels
+        of less than half the largest weight; the noise is that of pixels of weight 1.
 
     Returns
     -------
@@ -95,7 +96,7 @@ def estimate_noise(image: Any, *, model: str = "white", mask: Any = None) -> Any
     model = arguments.choice(call, "model", model, MODELS)
     weight = observing.weights(call, planes, mask)
     stack = planes.stack if weight is None else filled(planes.stack, weight)
-    seen = None if weight is None else weight > 0
+    seen = None if weight is None else observing.nearly_best(weight)
 
     def given_back(values: Tensor) -> Any:
         if planes.stack.shape[0] == 1 and np.ndim(image) == 2:
@@ -105,25 +106,30 @@ def estimate_noise(image: Any, *, model: str = "white", mask: Any = None) -> Any
         return values.numpy().astype(np.float64)
 
     if model == "white":
-        return given_back(noise_of_planes(stack, seen))
+        return given_back(noise_of_planes(stack, weight))
     gain, intercept, strata = poisson_gaussian_of_planes(stack, seen)
     return PoissonGaussianNoise(given_back(gain), given_back(intercept), given_back(strata))
 
 
-def noise_of_planes(planes: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Return the noise (N,) of checked floating planes (N, H, W), in float64; pixels that are not ``seen`` are mute."""
+def noise_of_planes(planes: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the noise (N,) of checked floating planes (N, H, W), in float64, of pixels of ``weight`` 1 (N, H, W)."""
     levels = []
     for index, plane in enumerate(planes):
         unit, largest = unit_range(plane)
-        levels.append(_noise_of_plane(unit, None if seen is None else seen[index]) * largest)
+        levels.append(_noise_of_plane(unit, None if weight is None else weight[index]) * largest)
     return torch.tensor(levels, dtype=torch.float64, device=planes.device)
 
 
-def _noise_of_plane(plane: Tensor, seen: Tensor | None) -> float:
+def _noise_of_plane(plane: Tensor, weight: Tensor | None) -> float:
+    seen = None if weight is None else observing.nearly_best(weight)
     patches = patches_of(plane, seen)
     if patches is None:
         return 0.0
-    sigma = math.sqrt(_mean_variance(level_of(patches), strata_of(patches)))
+    variance = _mean_variance(level_of(patches), strata_of(patches))
+    if weight is not None and seen is not None:
+        # That of a pixel is in inverse proportion to its weight.
+        variance /= float(weight[seen].to(torch.float64).reciprocal().mean())
+    sigma = math.sqrt(variance)
     # What rounding alone leaves of a picture without noise.
     return sigma if sigma > 1e-14 * float(plane.abs().amax()) else 0.0
 

@@ -12,6 +12,8 @@ from convpinv.imaging.clipping import clipped_pixels
 
 # A mask that leaves less than this may be one of bad pixels, the other way round.
 LEAST_SEEN = 0.25
+# Pixels of less than this share of the largest weight are as little looked at as those that were not seen.
+BELIEVED = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ def weights(call: str, pictures: arguments.Pictures, mask: object) -> Tensor | N
             trouble = "such that only NaN and infinite values are left"
             arguments.fail(call, "mask", trouble, "at least one finite value (of each channel) must be seen")
     return None if weight is None or bool((weight == 1).all()) else weight
+
+
+def nearly_best(weight: Tensor) -> Tensor:
+    """Return which pixels of planes (..., H, W) are nearly as good as the best of their plane: not mere noise."""
+    return weight >= BELIEVED * weight.amax((-2, -1), keepdim=True)
 
 
 def clipped(pictures: arguments.Pictures, weight: Tensor | None, levels: Levels) -> Tensor | None:

@@ -137,7 +137,7 @@ def report(
     job: Job,
     pictures: Pictures,
     psf_findings: tuple[str, ...],
-    pieces: list[tuple[range, Piece]],
+    pieces: list[tuple[list[int], Piece]],
     account: Account,
 ) -> DeblurReport:
     """Put together what was found on the PSF and what the pieces say, each with its planes."""
@@ -145,7 +145,7 @@ def report(
     def gathered(name: str) -> Tensor:
         values = torch.zeros(len(pictures.stack), dtype=torch.float64)
         for planes, piece in pieces:
-            values[list(planes)] = getattr(piece, name).to(values)
+            values[planes] = getattr(piece, name).to(values)
         return values
 
     strength, residual, noise, scale = (gathered(name) for name in ("strength", "residual", "noise", "scale"))
@@ -165,7 +165,7 @@ def report(
     trials = tuple(None if math.isnan(gain) else gain for gain in gathered("trial_gain").tolist())
     doubts += _little_help(gathered("restored_share"), trials)
     saturated = sum(piece.saturated for _, piece in pieces)
-    doubts += [*_doubts(job, scale, noise, residual), *account.remarks]
+    doubts += [*_doubts(job, scale, noise, residual, gathered("restored_share")), *account.remarks]
     if saturated > CLIPPED_SHARE * pictures.stack.numel():
         doubts.append(
             f"{saturated} values ({100 * saturated / pictures.stack.numel():.2g} %) are clipped at an end of the "
@@ -192,7 +192,7 @@ def report(
     )
 
 
-def _in_order(pieces: list[tuple[range, Piece]]) -> tuple[StrengthSelection, ...]:
+def _in_order(pieces: list[tuple[list[int], Piece]]) -> tuple[StrengthSelection, ...]:
     """Return the receipts in the order of the planes; none where a plane has none."""
     found = {plane: chosen for planes, piece in pieces for plane, chosen in zip(planes, piece.selections, strict=False)}
     complete = len(found) == sum(len(planes) for planes, _ in pieces)
@@ -231,11 +231,11 @@ def _little_help(share: Tensor, trials: tuple[float | None, ...]) -> list[str]:
     return [f"deblurring would not help here, going {source}: {given}; give a strength to have all of it"]
 
 
-def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor) -> list[str]:
-    """Return what the picture itself says against the model."""
+def _doubts(job: Job, scale: Tensor, noise: Tensor, residual: Tensor, share: Tensor) -> list[str]:
+    """Return what the picture itself says against the model, of planes that were not given back."""
     doubts = []
     noise = noise.clamp(min=torch.finfo(noise.dtype).tiny).maximum(LEAST_NOISE * scale)
-    excess = residual > SUSPICIOUS_MISFIT * noise
+    excess = (residual > SUSPICIOUS_MISFIT * noise) & (share > 0)
     if job.strength is None and bool(excess.any()):
         worst = float((residual / noise)[excess].max())
         doubts.append(

@@ -14,7 +14,7 @@ from convpinv.imaging.material import Material, Task, Unit
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.psf_check import is_point
 from convpinv.imaging.report import Job, Piece
-from convpinv.imaging.solving import solve_apart
+from convpinv.imaging.solving import solve
 from convpinv.imaging.trials import tried
 
 # A PSF that passes every frequency with at least this share hides no texture, which the estimate then takes for noise.
@@ -29,58 +29,81 @@ HARDLY_BLURS = (
 NOTHING_VARIES = "the picture does not vary by more than the rounding of its values: it is given back as it is"
 
 
-def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
-    """Restore pictures that share their PSFs: planes (n · C, H, W) in the pictures' units, and what is said of them."""
+def restore(job: Job, material: Material) -> tuple[Tensor, list[tuple[Tensor, Piece]]]:
+    """Restore pictures that share their PSFs.
+
+    Returns planes (n · C, H, W) in the pictures' units, and what is said of which pictures. Those that were seen alike
+    are restored together and the others by themselves, so that a batch gives what its pictures give alone: the choice
+    of a strength and the verdict on it ask whether every pixel was seen.
+    """
+    parts = [
+        (some[which], planes, piece)
+        for some, part in material.seen_alike()
+        for which, planes, piece in _restored(job, part)
+    ]
+    if len(parts) == 1:
+        return parts[0][1].flatten(0, 1), [(parts[0][0], parts[0][2])]
+    restored = torch.empty_like(material.pictures)
+    for some, planes, _ in parts:
+        restored[some] = planes
+    return restored.flatten(0, 1), [(some, piece) for some, _, piece in parts]
+
+
+def _restored(job: Job, material: Material) -> list[tuple[Tensor, Tensor, Piece]]:
+    """Restore pictures (n, C, H, W) that were seen alike; apart, where the clipped light of some hides nothing."""
     pictures = material.pictures
     if job.automatic and material.weight is None and all(is_point(kernel) for kernel in material.kernels):
-        return _untouched(material)
+        return [(torch.arange(len(pictures), device=pictures.device), *_untouched(material))]
     size = (pictures.shape[-2], pictures.shape[-1])
     models = [BlurModel.build(kernel, size, job.boundary) for kernel in material.kernels]
     ends = [torch.aminmax(model.transfer()) for model in models]
     # The strength refers to a PSF whose largest transfer is 1.
     gain = max(float(end.max) for end in ends)
     doubts: tuple[str, ...] = ()
-    sigma, share = material.sigma, 1.0
+    share = 1.0
     if job.automatic and job.prior != "none":
         share, doubts = cautious_share(math.sqrt(min(float(end.min) / float(end.max) for end in ends)))
-        sigma = share * sigma if doubts else sigma
-
-    # A constant passes through the blur unchanged, unless there is darkness outside; the bare pseudo-inverse is bare.
-    keeps_constants = job.boundary != Boundary.ZEROS and job.prior != "none"
-    unit = Unit.of(material.pictures, keeps_constants, job.rounding)
-    if bool(unit.flat.any()) and keeps_constants:
-        doubts += (NOTHING_VARIES,)
-    deviation = unit.noise(sigma, job.prior)
-    task = Task(job, models, material, unit, deviation, gain)
+    unit = Unit.of(pictures, _keeps_constants(job), job.rounding)
+    task = Task(job, models, material, unit, unit.noise(share * material.sigma, job.prior), gain)
     if material.clipped is not None and job.finds_clipping:
         material = dataclasses.replace(material, clipped=choosing.hiding(task))
         task = dataclasses.replace(task, material=material)
+    return [(some, *_solved(part, share, doubts)) for some, part in task.seen_alike()]
+
+
+def _solved(task: Task, share: float, doubts: tuple[str, ...]) -> tuple[Tensor, Piece]:
+    """Choose, solve and judge; ``share`` is that of the noise which is reckoned with."""
+    job, material, unit = task.job, task.material, task.unit
+    sigma, shape = share * material.sigma, material.pictures.shape
+    keeps_constants = _keeps_constants(job)
+    if bool(unit.flat.any()) and keeps_constants:
+        doubts += (NOTHING_VARIES,)
     chosen = choosing.strength(task)
-    restoration = solve_apart(task, chosen.strength, chosen.first)
+    restoration = solve(task, chosen.strength, chosen.first)
     solved = restoration.planes
     verdict = choosing.verdict(task, chosen, solved, share)
     if verdict is not None:
         verdict = tried(verdict, task, chosen.strength, chosen.first, solved, sigma)
     if verdict is not None and bool((verdict.weight < 1).any()):
-        weight = verdict.weight.reshape(pictures.shape[:2])[..., None, None].to(unit.pictures)
+        weight = verdict.weight.reshape(shape[:2])[..., None, None].to(unit.pictures)
         solved = torch.lerp(unit.pictures, solved, weight)
 
-    misfit = _misfit(models, solved, unit.pictures, material)
+    misfit = _misfit(task.models, solved, unit.pictures, material)
     restored = unit.in_units(solved)
     # To the last bit: unit scale and back rounds.
-    kept = (unit.flat & keeps_constants)[:, None].expand(pictures.shape[:2])
+    kept = (unit.flat & keeps_constants)[:, None].expand(shape[:2])
     if verdict is not None:
         kept = kept | (verdict.weight.reshape(kept.shape) == 0)
     if bool(kept.any()):
         restored[kept] = material.pictures[kept]
-    channels = pictures.shape[1]
+    channels = shape[1]
     scale = unit.scale.repeat_interleave(channels)
     units = choosing.strength_units(job, unit.scale)
-    said = Piece(
+    return restored, Piece(
         scale,
         sigma.flatten(),
         share,
-        (restoration.strength.to(units) * units / gain).repeat_interleave(channels),
+        (restoration.strength.to(units) * units / task.gain).repeat_interleave(channels),
         chosen.rule,
         misfit.to(scale) * scale,
         restoration.solver,
@@ -88,13 +111,17 @@ def restore(job: Job, material: Material) -> tuple[Tensor, Piece]:
         restoration.status,
         doubts + chosen.warnings + restoration.warnings,
         tuple(
-            one.in_units(float(factor) / gain, float(size))
+            one.in_units(float(factor) / task.gain, float(size))
             for one, factor, size in zip(chosen.selections, units.repeat_interleave(channels), scale, strict=False)
         ),
         verdict,
         _clipped(material),
     )
-    return restored.flatten(0, 1), said
+
+
+def _keeps_constants(job: Job) -> bool:
+    """Tell whether a constant passes unchanged: not with darkness outside; and the bare pseudo-inverse is bare."""
+    return job.boundary != Boundary.ZEROS and job.prior != "none"
 
 
 def cautious_share(passed: float) -> tuple[float, tuple[str, ...]]:
@@ -112,7 +139,7 @@ def _untouched(material: Material) -> tuple[Tensor, Piece]:
     doubts = ("the PSF is one point: there is no blur to undo, and the picture is given back as it is",)
     scale = Unit.of(planes[:, None], True, 0.0).scale
     said = Piece(scale, sigma, 1.0, nothing, solver, nothing, solver, 0, "converged", doubts)
-    return planes.clone(), dataclasses.replace(said, saturated=_clipped(material))
+    return material.pictures.clone(), dataclasses.replace(said, saturated=_clipped(material))
 
 
 def _clipped(material: Material) -> int:

@@ -74,7 +74,7 @@ def tried(
     # A caller's denoiser is asked for what it was given for, and no more.
     if not len(some) or not windows or task.job.denoiser is not None:
         return dataclasses.replace(verdict, weight=weight.flatten())
-    part = task.part(some, False, False)
+    part = task.part(some, task.material.part(some, False, False))
     deviation = sigma[some].to(solved) / part.unit.scale[:, None].to(solved)
     weights = strength[some], None if first is None else first[some]
     gains = []

@@ -16,6 +16,8 @@ from convpinv.linalg import Conv2dOperator
 # Factors about the automatic strength that are tried first, and about the best of them after that.
 COARSE = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0, 64.0)
 FINE = (0.5, 2.0)
+# Square root of the least weight that a pixel is compared with, against the largest: thirty times the noise.
+LEAST_ROOT = 1 / 32
 
 Restore = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,8 +39,8 @@ def measured_strength(
 ) -> StrengthChoice:
     """Choose the strength by a rule, by restoring at strengths about the automatic one.
 
-    With r = A x_λ − y over the N pixels that are seen and compared, σ the noise, and t = div(A x_λ) / N, estimated as
-    ``b · (A x_λ(y + σ b) − A x_λ(y)) / (σ N)`` with b a random ±1 at each pixel:
+    With r = √w (A x_λ − y) over the N pixels that are compared, w their weights, σ the noise where w is 1, and
+    t = div(A x_λ) / N, estimated as ``√w b · (A x_λ(y + σ b / √w) − A x_λ(y)) / (σ N)`` with b a random ±1 at each:
 
     ============= ===============================
     discrepancy   ``‖r‖² / (N σ²)``, sought: 1
@@ -57,7 +59,7 @@ def measured_strength(
     restore
         ``restore(planes, strength)`` with strengths (N,).
     weight
-        Pixels of weight 0 were not seen, (N, H, W); None for none.
+        That of each pixel in the data term, (N, H, W); those of hardly any are not compared. None for 1.
 
     Notes
     -----
@@ -70,21 +72,23 @@ def measured_strength(
     # One probe for all: a batch gives what its pictures give alone.
     probe = (2 * torch.randint(0, 2, planes.shape[1:], generator=generator) - 1).to(planes).expand_as(planes)
 
-    counted = None if weight is None else compared(model, planes, (weight > 0).to(planes))[1]
+    # Those of hardly any weight would be shaken out of all proportion.
+    root = torch.ones_like(planes[:1]) if weight is None else weight.sqrt()
+    counted = root >= LEAST_ROOT * root.amax((-2, -1), keepdim=True)
+    shake = noise * torch.where(counted, probe / root, 0)
+    told = (root * counted * probe, root.expand_as(planes), counted.to(planes).expand_as(planes))
+    direction, roots, counts = (compared(model, planes, part)[1] for part in told)
 
     def mean(values: Tensor) -> Tensor:
-        if counted is None:
-            return values.mean((-2, -1))
-        return (counted * values).sum((-2, -1)) / counted.sum((-2, -1)).clamp(min=1)
+        return (counts * values).sum((-2, -1)) / counts.sum((-2, -1)).clamp(min=1)
 
     def criterion(strength: Tensor) -> Tensor:
         again, seen = compared(model, restore(planes, strength), planes)
-        misfit = mean((again - seen).square())
+        misfit = mean((roots * (again - seen)).square())
         variance = noise[:, 0, 0].square()
         if rule == "discrepancy":
             return misfit / variance
-        shifted, _ = compared(model, restore(planes + noise * probe, strength), planes)
-        _, direction = compared(model, planes, probe)
+        shifted, _ = compared(model, restore(planes + shake, strength), planes)
         trace = mean(direction * (shifted - again)) / noise[:, 0, 0]
         if rule == "gcv":
             return misfit / (1 - trace).square().clamp(min=1e-12)

@@ -79,17 +79,22 @@ class PictureSpectrum:
             power[0, 0] = 0
             return torch.fft.rfft2(torch.fft.irfft2(power, s=model.picture).mul_(own)).real.flatten()[chosen].clamp_(0)
 
-        powers = []
-        for plane in planes.to(torch.float64):
-            tapered = (plane - (taper * plane).sum() / taper.sum()).mul_(taper)
-            powers.append(torch.fft.rfft2(tapered).flatten()[chosen].abs().square() / taper.square().sum())
+        power = _windowed_power(planes, taper, chosen)
         # One after the other: each is as large as the picture, and only some of its frequencies are kept.
         scene = leaked(seen.difference_transfer().reciprocal_())
         transfer, differences = seen.transfer(), seen.difference_transfer()
         gains, steps = transfer.flatten()[chosen], differences.flatten()[chosen]
         blurred = leaked(transfer.div_(differences))
         down, right = (part.expand_as(transfer).flatten()[chosen] for part in (rows, columns))
-        return PictureSpectrum(torch.stack(powers), gains, steps, down, right, blurred, scene, model.picture, chosen)
+        return PictureSpectrum(power, gains, steps, down, right, blurred, scene, model.picture, chosen)
+
+    def power_of(self, planes: Tensor) -> Tensor:
+        """Return ``power`` of other planes of this size."""
+        return _windowed_power(planes, window(self.picture, planes.device), self.kept)
+
+    def shows_error(self, power: Tensor, noise: float) -> bool:
+        """Tell whether the power (F,) of a plane with so much noise gives an error of the PSF away."""
+        return self.transfer.numel() > 0 and fit_psf_error(self, power, noise**2) > 0
 
     def nearest_bin(self) -> Tensor:
         """Return the ring and sector of each frequency, as one index; the lowest and the corners take the nearest."""
@@ -114,6 +119,14 @@ def window(size: tuple[int, int], device: torch.device) -> Tensor:
         torch.hann_window(taps + 2, periodic=False, dtype=torch.float64, device=device)[1:-1] for taps in size
     )
     return rows[:, None] * columns
+
+
+def _windowed_power(planes: Tensor, taper: Tensor, chosen: Tensor) -> Tensor:
+    powers = []
+    for plane in planes.to(torch.float64):
+        tapered = (plane - (taper * plane).sum() / taper.sum()).mul_(taper)
+        powers.append(torch.fft.rfft2(tapered).flatten()[chosen].abs().square() / taper.square().sum())
+    return torch.stack(powers)
 
 
 @lru_cache(maxsize=8)
@@ -148,7 +161,7 @@ class SpectrumFit:
     costs: Tensor
 
 
-def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool = True) -> SpectrumFit:
+def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool | Tensor = True) -> SpectrumFit:
     """Fit the spectrum model by maximum likelihood, σ given.
 
     Minimises ``Σ log v + |Y|² / (N v)`` with ``v = τ² (|K|² + ε²) / |D|² + σ²`` over τ² on a grid that is refined
@@ -160,6 +173,7 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
         That of pictures (N, H, W) of zero mean and unit deviation; their noise (N,), above 0.
     examine_psf
         False where parts of the picture were made up, or are far noisier: they would be taken for an error of the PSF.
+        One value, or one a plane (N,).
 
     Notes
     -----
@@ -184,9 +198,10 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
     shape = 1 / spectrum.differences
     largest = LARGEST_VARIANCE / float(shape.mean())
     fits, costs = [], []
-    for power, deviation in zip(spectrum.power, sigma.to(torch.float64), strict=True):
+    examined = torch.as_tensor(examine_psf).expand(len(sigma)).tolist()
+    for power, deviation, examine in zip(spectrum.power, sigma.to(torch.float64), examined, strict=True):
         noise = deviation.square()
-        fitted = fit_psf_error(spectrum, power, float(noise)) if examine_psf else 0.0
+        fitted = fit_psf_error(spectrum, power, float(noise)) if examine else 0.0
         largest_error = LARGEST_ERROR * float(spectrum.transfer.mean())
         error = min(fitted, largest_error)
         gain = (spectrum.transfer + error) * shape
@@ -227,7 +242,7 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
 class FittedSpectrum:
     """The spectrum of planes (N, H, W) under a blur, and what fits it with their noise ``sigma`` (N,).
 
-    ``complete`` says whether every pixel was seen, and all alike; else no error of the PSF is looked for.
+    ``complete`` says whether every pixel was seen, and all alike, or what stands for the others is as noisy as they.
     """
 
     model: BlurModel
