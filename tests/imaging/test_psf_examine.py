@@ -261,3 +261,14 @@ def test_orientation_has_no_answer_where_there_is_none():
     assert psf.orientation(noise, SHAKE).turned is None
     with pytest.raises(ArgumentError, match=r"^psf\.orientation: psf is "):
         psf.orientation(scene, np.zeros((3, 3)))
+
+
+def test_centring_takes_what_a_measured_psf_may_be():
+    light = np.zeros((5, 7))
+    light[2, 4], light[2, 6] = 300, 100
+    for array in (light, light.astype(np.uint16), light.tolist(), torch.from_numpy(light)):
+        centring = psf.centring(array)
+        assert (centring.rows, centring.columns) == (0, 1.5)
+        assert "1.5 px right of" in str(centring.warning)
+    with pytest.raises(ArgumentError, match=r"^psf\.centring: psf "):
+        psf.centring(np.zeros((3, 3)))

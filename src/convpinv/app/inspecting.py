@@ -225,13 +225,12 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _description(source: PsfSource, array: NDArray[Any], findings: tuple[Finding, ...]) -> list[str]:
-    import torch
 
     from convpinv.imaging import psf
 
     stack = array.reshape(-1, *array.shape[-2:])
     height, width = stack.shape[-2:]
-    centring = psf.centring(torch.from_numpy(array))
+    centring = psf.centring(array)
     row, column = height // 2 + centring.rows, width // 2 + centring.columns
     channels = f", {len(stack)} channels" if len(stack) > 1 else ""
     lines = [

@@ -14,6 +14,8 @@ from convpinv.app.quiet import quiet
 from convpinv.app.raster import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _LOSSLESS = {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
@@ -55,7 +57,7 @@ def _decode(file: Any, size: int, path: str | os.PathLike[str], gaps: bool, axes
     series, notes = only_series(file, path)
     page, depth = _uniform(series, path)
     stored, declared = _array(series, page, size, path)
-    extras = check_channels(page, path, axes)
+    extras = check_channels(page, stored.shape, path, axes)
     photometric = int(page.photometric)
     names, remarks = stack_axes.resolve(path, stored.shape, declared, axes)
     notes += remarks
@@ -161,7 +163,7 @@ def beside_pixels(page: Any) -> list[str]:
     return [name for name, there in parts.items() if there]
 
 
-def check_channels(page: Any, path: str | os.PathLike[str], axes: str | None) -> list[int]:
+def check_channels(page: Any, shape: Sequence[int], path: str | os.PathLike[str], axes: str | None) -> list[int]:
     """Return what the samples beyond grey or RGB are; refuse what is neither, unless the user names the axes."""
     photometric, extras = int(page.photometric), [int(sample) for sample in page.extrasamples]
     colours = page.samplesperpixel - len(extras)
@@ -175,7 +177,7 @@ def check_channels(page: Any, path: str | os.PathLike[str], axes: str | None) ->
     if len(extras) > 1 and axes is None:
         remedy = "save it as grey or RGB, at most with alpha, or name the axes with --axes, like --axes YXC"
         what = f"holds {page.samplesperpixel} channels in each pixel"
-        raise stack_axes.UnnamedAxesError(path, page.shape, what, remedy)
+        raise stack_axes.UnnamedAxesError(path, tuple(shape), what, remedy)
     return extras
 
 

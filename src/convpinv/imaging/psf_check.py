@@ -63,7 +63,7 @@ class Centring:
     warning: str | None
 
 
-def centring(psf: Tensor) -> Centring:
+def centring(psf: Any) -> Centring:
     """Say how far the centre of mass of a PSF lies from its centre pixel ``(h // 2, w // 2)``.
 
     ``offset = Σ p · psf[p] − centre``; of several channels the one that lies farthest off is reported. Nothing is
@@ -72,12 +72,17 @@ def centring(psf: Tensor) -> Centring:
     Parameters
     ----------
     psf
-        ``(h, w)`` or ``(C, h, w)`` with sum 1 a channel, as :func:`from_array` gives it.
+        Array or tensor ``(h, w)`` or ``(C, h, w)``, as :func:`from_array` takes it.
 
     Returns
     -------
     Centring
         Offsets in pixels, and a sentence where they exceed one pixel.
+
+    Raises
+    ------
+    ArgumentError
+        As from :func:`from_array`.
 
     Notes
     -----
@@ -89,7 +94,8 @@ def centring(psf: Tensor) -> Centring:
     >>> psf.centring(psf.box(4))
     Centring(rows=-0.5, columns=-0.5, warning=None)
     """
-    stack = psf.detach().reshape(-1, *psf.shape[-2:]).to("cpu", torch.float64)
+    stack = arguments.psf("psf.centring", "psf", psf)
+    stack = stack.reshape(-1, *stack.shape[-2:])
     height, width = stack.shape[-2:]
     rows = (stack.sum(-1) * (torch.arange(height, dtype=torch.float64) - height // 2)).sum(-1)
     columns = (stack.sum(-2) * (torch.arange(width, dtype=torch.float64) - width // 2)).sum(-1)

@@ -146,8 +146,8 @@ def _tiff(path: Path, axes: str | None, stack: contextlib.ExitStack) -> Source:
     if int(page.photometric) not in (1, 2, 6):
         kind = getattr(page.photometric, "name", str(page.photometric)).lower()
         raise UnreadableFileError(path, f"is a TIFF in {kind}; in tiles grey (black as zero) and RGB are read")
-    tiff.check_channels(page, path, axes)
     shape = tuple(map(int, series.shape))
+    tiff.check_channels(page, shape, path, axes)
     names, remarks = stack_axes.resolve(path, shape, declared, axes)
     offset = series.dataoffset
     if offset is not None and not page.is_tiled:
