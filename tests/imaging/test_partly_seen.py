@@ -120,3 +120,14 @@ def test_the_noise_is_that_of_weight_one(kind):
     noisy = blur(SCENE, psf.gaussian(1.5), boundary="reflect")
     noisy = noisy + 0.02 * np.random.default_rng(2).standard_normal(noisy.shape) / np.sqrt(weights)
     assert estimate_noise(noisy, mask=weights) == pytest.approx(0.02, rel=0.2)
+
+
+def test_channels_that_are_restored_together_are_given_back_together():
+    scene = data.coffee()[60:260, 100:300] / 255.0
+    blurred = blur(scene, psf.gaussian(1.5), noise=0.003, seed=0)
+    apart = [
+        deblur(blurred[..., channel], psf.gaussian(2.2), full_output=True).report.restored_share for channel in range(3)
+    ]
+    together = deblur(blurred, psf.gaussian(2.2), full_output=True).report.restored_share
+    assert min(together) == max(together) < 1
+    assert max(apart) > min(apart)

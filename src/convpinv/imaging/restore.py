@@ -84,6 +84,9 @@ def _solved(task: Task, share: float, doubts: tuple[str, ...]) -> tuple[Tensor, 
     verdict = choosing.verdict(task, chosen, solved, share)
     if verdict is not None:
         verdict = tried(verdict, task, chosen.strength, chosen.first, solved, sigma)
+        # Channels that were restored together: one of them given back, or mixed otherwise, would tint every edge.
+        least = verdict.weight.reshape(shape[:2]).amin(1, keepdim=True).expand(shape[:2])
+        verdict = dataclasses.replace(verdict, weight=least.flatten())
     if verdict is not None and bool((verdict.weight < 1).any()):
         weight = verdict.weight.reshape(shape[:2])[..., None, None].to(unit.pictures)
         solved = torch.lerp(unit.pictures, solved, weight)
