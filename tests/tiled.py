@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import convpinv
 from convpinv.app.restoring import Request
@@ -48,3 +49,17 @@ def begun(folder: Path, core: int = 64, grain: int = 32, **options: Any) -> subp
     script.write_text(SCRIPT)
     words = [sys.executable, str(script), repr((options, core, grain))]
     return subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+
+
+def end_after_one_step(request: Request, monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
+    """Begin to restore in tiles, in this process, and break off when the first step is done."""
+    steps = run._here
+
+    def first(*arguments: Any) -> Any:
+        yield next(iter(steps(*arguments)))
+        raise RuntimeError("ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_here", first)
+        with pytest.raises(RuntimeError, match="ended"):
+            run.deblur_large(request, **sizes)

@@ -14,6 +14,7 @@ from app.folders import OPTIONS
 from convpinv.app import files
 from convpinv.app.restoring import Request
 from convpinv.app.tiles import run as tiles
+from tiled import end_after_one_step
 
 zarr = pytest.importorskip("zarr")
 GENERATOR = np.random.default_rng(11)
@@ -57,16 +58,7 @@ def test_a_mask_in_a_store_counts_by_its_content(convpinv: Callable, tmp_path: P
 def test_tiles_are_of_one_state_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source, target = store(tmp_path / "in.zarr", GENERATOR.random((100, 110))), tmp_path / "out.npy"
     request = Request(source, target, "gaussian:sigma=1", prior="gradient", strength=0.1, noise=0.01)
-    steps = tiles._here
-
-    def first(*arguments: Any) -> Any:
-        yield next(iter(steps(*arguments)))
-        raise RuntimeError("ended")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tiles, "_here", first)
-        with pytest.raises(RuntimeError, match="ended"):
-            tiles.deblur_large(request, core=32, grain=16)
+    end_after_one_step(request, monkeypatch, core=32, grain=16)
     zarr.open_array(source, mode="r+")[90:, 90:] = 3.0
     again = Request(source, target, "gaussian:sigma=1", prior="gradient", strength=0.1, noise=0.01, resume=True)
     with pytest.raises(files.TargetError, match="was begun for another"):

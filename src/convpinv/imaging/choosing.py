@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convpinv.imaging import no_harm, regularization, saturation
 from convpinv.imaging.material import Task
+from convpinv.imaging.observing import nearly_best
 from convpinv.imaging.report import Job
 from convpinv.imaging.solving import solve
 from convpinv.imaging.stand_in import fitted_spectrum, reached
@@ -161,8 +162,9 @@ def verdict(task: Task, chosen: Chosen, restored: Tensor, share: float) -> no_ha
         if material.clipped is not None:
             # The spectrum knows nothing of light that was cut off: what was made of it is not held against the result.
             result = torch.where(reached(material.clipped[:, some].flatten(0, 1), task.models[index]), planes, result)
-        believed = None if material.believed is None else material.believed[:, some].flatten(0, 1)
-        if believed is not None:
+        believed = None
+        if material.weight is not None:
+            believed = nearly_best(material.weight[:, some]).flatten(0, 1)
             result = torch.where(believed, result, planes)
         judged = no_harm.judged(
             part.spectrum,

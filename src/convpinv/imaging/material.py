@@ -15,7 +15,7 @@ from convpinv.imaging.priors import Observation
 from convpinv.imaging.report import Job
 
 # Up to these shares of pixels that were not seen a result is judged, and the spectrum of a scene believed.
-MOST_UNJUDGED, MOST_UNSEEN = 0.1, 0.75
+MOST_UNSEEN_TO_JUDGE, MOST_UNSEEN = 0.1, 0.75
 # Above this share of clipped pixels the spectrum is not that of a blurred scene, and nothing is judged by it.
 MOST_CLIPPED = 0.005
 # A picture whose deviation is within this many roundings of its mean is a constant one.
@@ -42,16 +42,11 @@ class Material:
         return self.weight is None and self.clipped is None
 
     @property
-    def believed(self) -> Tensor | None:
-        """Which pixels are nearly as good as the best of their channel; None where all are."""
-        return None if self.weight is None else nearly_best(self.weight)
-
-    @property
     def unseen(self) -> Tensor:
         """The share of each picture's pixels (n,) that were not seen, or are hardly believed, in its worst channel."""
-        if self.believed is None:
+        if self.weight is None:
             return self.sigma.new_zeros(len(self.sigma))
-        return 1 - self.believed.to(torch.float64).mean((-2, -1)).amin(1)
+        return 1 - nearly_best(self.weight).to(torch.float64).mean((-2, -1)).amin(1)
 
     @property
     def cut_off(self) -> Tensor:
@@ -68,16 +63,18 @@ class Material:
     @property
     def can_be_judged(self) -> bool:
         """Whether of no picture so much is missing, or clipped, that the spectrum is no judge of a result."""
-        return bool(((self.unseen <= MOST_UNJUDGED) & (self.cut_off <= MOST_CLIPPED)).all())
+        return bool(((self.unseen <= MOST_UNSEEN_TO_JUDGE) & (self.cut_off <= MOST_CLIPPED)).all())
 
     def seen_alike(self) -> list[tuple[Tensor, Material]]:
         """Return the pictures with no, few and many gaps and clipped pixels, apart, each with their indices.
 
         So that none is judged, or solved for, in another way for its neighbour's sake.
         """
-        gaps = torch.zeros_like(self.unseen) if self.weight is None else (self.weight != 1).flatten(1).any(1).long()
-        gaps += (self.unseen > MOST_UNJUDGED).long() + (self.unseen > MOST_UNSEEN)
-        ends = (self.cut_off > 0).long() + (self.cut_off > MOST_CLIPPED)
+        unseen, cut_off = self.unseen, self.cut_off
+        gaps = (unseen > MOST_UNSEEN_TO_JUDGE).long() + (unseen > MOST_UNSEEN)
+        if self.weight is not None:
+            gaps += (self.weight != 1).flatten(1).any(1)
+        ends = (cut_off > 0).long() + (cut_off > MOST_CLIPPED)
         groups = []
         for gap, end in torch.stack([gaps, ends], 1).unique(dim=0).tolist():
             some = torch.nonzero((gaps == gap) & (ends == end))[:, 0]

@@ -84,7 +84,8 @@ def judged(
 
     With x_W as above and ``d = restored − picture``, the estimated error along ``picture + w d`` is smallest at
     ``w* = ⟨x_W − y, d⟩ / ‖d‖²``, and from w* = 1/2 on the restoration is expected to be no further from the scene than
-    the picture is. Over a short range below, it gives way to the picture.
+    the picture is. Over a short range below, it gives way to the picture; where the spectrum does not fit the PSF, also
+    as far as it leaves the picture's range (:func:`within_range`).
 
     Notes
     -----

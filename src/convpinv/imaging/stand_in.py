@@ -34,9 +34,9 @@ def fitted_spectrum(task: Task, model: BlurModel, some: slice) -> FittedSpectrum
 
     Notes
     -----
-    Cost: that of :meth:`FittedSpectrum.of` and a search for an error of the PSF; where that finds one, or the strength
-    is to be validated, a linear solve a plane, of 1 to 30 iterations at noise of 1 % of the deviation, and hundreds at
-    0.1 %.
+    Cost: that of :meth:`FittedSpectrum.of` and a search for an error of the PSF; where that finds one, and for the
+    linear priors, whose strength hangs on what single frequencies hold, a linear solve a plane, of 1 to 30 iterations
+    at noise of 1 % of the deviation, and hundreds at 0.1 %.
     """
     planes, noise = task.unit.pictures[:, some].flatten(0, 1), task.deviation[:, some].flatten()
     if task.material.is_complete:
@@ -44,9 +44,9 @@ def fitted_spectrum(task: Task, model: BlurModel, some: slice) -> FittedSpectrum
     weight, hidden = _weights(task, model, some)
     fitted = FittedSpectrum.of(model, filled(planes, weight), noise, complete=False)
     spectrum = fitted.spectrum
-    validated = regularization.is_validated(task.job.prior) and task.material.is_mostly_seen
+    singly = task.job.prior in regularization.LINEAR and task.material.is_mostly_seen
     examined = [spectrum.shows_error(power, float(sigma)) for power, sigma in zip(spectrum.power, noise, strict=True)]
-    asked = [index for index, shown in enumerate(examined) if shown or validated]
+    asked = [index for index, shown in enumerate(examined) if shown or singly]
     if not asked:
         return fitted
     roughly = regularization.automatic_strength("gradient", fitted, "likelihood").strength
@@ -56,15 +56,15 @@ def fitted_spectrum(task: Task, model: BlurModel, some: slice) -> FittedSpectrum
         for plane in _agreeing(model, planes[index], weight[index] * ~hidden[index], noise[index], roughly[index]):
             power = spectrum.power_of(plane[None])[0]
             examined[index] = examined[index] and spectrum.shows_error(power, float(noise[index]))
-            if not examined[index] and not validated:
+            if not examined[index] and not singly:
                 break
-        if examined[index] or validated:
+        if examined[index] or singly:
             powers[index] = power
-    if not any(examined) and not validated:
+    if not any(examined) and not singly:
         return fitted
     spectrum = dataclasses.replace(spectrum, power=powers)
     fit = fit_spectrum(spectrum, noise, examine_psf=torch.tensor(examined))
-    return FittedSpectrum(model, spectrum, fit, noise, validated)
+    return FittedSpectrum(model, spectrum, fit, noise, singly)
 
 
 def _agreeing(model: BlurModel, plane: Tensor, weight: Tensor, noise: Tensor, strength: Tensor) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from convpinv.app.restoring import Request
 from convpinv.app.tiles import memory, run
 from convpinv.app.tiles.sources import opened
 from convpinv.imaging import blur
-from tiled import restored
+from tiled import end_after_one_step, restored
 
 zarr = pytest.importorskip("zarr")
 GENERATOR = np.random.default_rng(9)
@@ -207,16 +207,7 @@ def test_a_large_array_that_does_not_say_is_not_read_whole(
 def test_going_on_keeps_the_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     np.save(tmp_path / "in.npy", GENERATOR.random((3, 60, 70)))
     options: dict[str, Any] = {"psf": "gaussian:sigma=1", "prior": "gradient", "strength": 0.1, "noise": 0.01}
-    steps = run._here
-
-    def first(*arguments: Any) -> Any:
-        yield next(iter(steps(*arguments)))
-        raise RuntimeError("ended")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "_here", first)
-        with pytest.raises(RuntimeError, match="ended"):
-            run.deblur_large(Request(tmp_path / "in.npy", tmp_path / "out.npy", axes="ZYX", **options))
+    end_after_one_step(Request(tmp_path / "in.npy", tmp_path / "out.npy", axes="ZYX", **options), monkeypatch)
     with pytest.raises(TargetError, match="begun with another --axes"):
         run.deblur_large(Request(tmp_path / "in.npy", tmp_path / "out.npy", axes="TYX", resume=True, **options))
     run.deblur_large(Request(tmp_path / "in.npy", tmp_path / "out.npy", axes="ZYX", resume=True, **options))

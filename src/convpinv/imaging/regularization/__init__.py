@@ -10,7 +10,6 @@ from convpinv.imaging.regularization.rules import (
     RULES,
     SPARSE,
     automatic_strength,
-    is_validated,
 )
 from convpinv.imaging.regularization.selection import DISAGREEMENT, StrengthChoice, StrengthSelection
 from convpinv.imaging.regularization.spectrum import (
@@ -39,6 +38,5 @@ __all__ = [
     "automatic_strength",
     "compared",
     "fit_spectrum",
-    "is_validated",
     "measured_strength",
 ]

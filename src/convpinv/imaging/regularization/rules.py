@@ -76,11 +76,6 @@ IN_WORDS = {
 }
 
 
-def is_validated(prior: str) -> bool:
-    """Tell whether a prior's strength is chosen by what each frequency of the picture holds, emptied or not."""
-    return prior in LINEAR
-
-
 def automatic_strength(
     prior: str,
     fitted: FittedSpectrum,
