@@ -117,6 +117,19 @@ def test_points_in_any_dtype_and_scale(dtype):
     assert float((again.psf - found.psf).abs().max()) < 0.01 * float(found.psf.max())
 
 
+def test_a_ground_without_noise_weighs_no_more_than_others():
+    """Its noise is zero, not small: a weight of one over its square was not a number."""
+    picture, _ = points(16, 140, round_star, 2.0, 0, GRID)
+    exact = np.floor(picture / 5)
+    exact -= np.median(exact)
+    assert float((psf.from_points(exact, 17).psf - psf.gaussian(1.6, 17)).abs().max()) < 0.01
+    half = exact.copy()
+    half[:70] += np.random.default_rng(0).normal(0, 1, half[:70].shape)
+    found = psf.from_points(half, 17)
+    assert float((found.psf - psf.gaussian(1.6, 17)).abs().max()) < 0.01
+    assert bool(torch.isfinite(found.uncertainty).all())
+
+
 @pytest.mark.parametrize(
     ("picture", "says"),
     [

@@ -272,7 +272,9 @@ class _Aligned:
         """Return the weighted mean without outliers, of sum 1, and its standard deviation."""
         margin = (self.patches.shape[-1] - side) // 2
         values = self.patches[:, margin : margin + side, margin : margin + side]
-        deviation = (noise / self.brightness.abs()).clamp(min=1e-300)[:, None, None]
+        # A ground of few levels may show no noise at all around some of the points, which are no better for that.
+        noise = noise.clamp(min=0.5 * float(noise.mean()))
+        deviation = (noise / self.brightness.abs()).clamp(min=torch.finfo(torch.float32).eps)[:, None, None]
         weight = deviation.square().reciprocal().expand_as(values) * deviation.square().min()
         if len(values) >= 4:
             middle = values.median(0).values
