@@ -6,6 +6,7 @@ arithmetic: unrolled networks pay that with every call, for arguments that chang
 
 from __future__ import annotations
 
+import cmath
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -46,6 +47,8 @@ class _Kind:
     def solve(self, y: Tensor, weight: Tensor) -> Tensor:
         operator = Convolution(weight, self.problem.operator.geometry)
         state = _FOURIER.prepare(replace(self.problem, operator=operator))
+        if self.is_scalar:  # elementwise: whatever leads is left as it is
+            return _FOURIER.apply(state, y).value
         found = _FOURIER.apply(state, y.reshape(-1, *self.out_shape)).value
         leading = y.shape[:-2] if self.each_channel_alone else (*y.shape[:-3], self.in_shape[0])
         return found.reshape(*leading, *self.in_shape[1:])
@@ -81,8 +84,14 @@ def solve_as_before(
         return None
     with torch.no_grad():
         found = kind.solve(y, weight.detach())
-    # One pixel a plane: each sums over all pixels and taps, and is not finite where one of those is not.
-    return found if y.device.type != "cpu" or arguments.all_finite(found[..., 0, 0]) else None
+    return found if y.device.type != "cpu" or _is_finite(found) else None
+
+
+def _is_finite(found: Tensor) -> bool:
+    """Tell by one pixel a plane: each sums over all pixels and taps, and is not finite where one of those is not."""
+    if found.numel() == found.shape[-1] * found.shape[-2]:
+        return cmath.isfinite(found.reshape(-1)[0].item())
+    return arguments.all_finite(found[..., 0, 0])
 
 
 def _is_plain(value: Any) -> bool:

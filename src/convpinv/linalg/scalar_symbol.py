@@ -27,9 +27,13 @@ from convpinv.linalg.spectrum import (
     waves,
 )
 
+# Up to this many taps are read back as Python numbers, in one microsecond; torch's own maximum and sums take ten.
+FEW_TAPS = 64
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
 FEWEST_FREQUENCIES, LONGEST_COLUMN = 2**9, 32
+# More than any |K|² at a moderate scale, and within every dtype.
+LARGEST_BOUND = torch.finfo(torch.float32).max
 # Frequencies that are looked at together on the CPU: 1 MB, so that the passes over them meet in the cache.
 BLOCK = 2**17
 
@@ -47,10 +51,11 @@ def inverse_symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int], re
     taps = weight[:, 0]
     if taps.is_complex():
         taps = taps.conj().resolve_conj()
-    cut = _Cut(regularization, regularization.damp, regularization.atol, geometry.kernels)
-    scale = _scale(taps, regularization.damp, geometry.kernels)
+    known = _Magnitudes.of(taps) if geometry.kernels == 1 and _may_look(taps) else None
+    scale = _scale(taps, known, regularization.damp, geometry.kernels)
+    cut = _Cut(regularization, regularization.damp, regularization.atol, geometry.kernels, known)
     if scale is not None:
-        taps, cut = taps / scale, _Cut(regularization, cut.damp / scale, cut.atol / scale, geometry.kernels)
+        taps, cut = taps / scale, _Cut(regularization, cut.damp / scale, cut.atol / scale, geometry.kernels, None)
     make = _from_taps if _are_few(taps, grid) else _from_transform
     inverse = make(taps, geometry, grid, cut)
     return inverse if scale is None else inverse.div_(scale)
@@ -61,14 +66,40 @@ def _may_look(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _scale(taps: Tensor, damp: float, kernels: int) -> Tensor | None:
+@dataclass(frozen=True)
+class _Magnitudes:
+    """What the taps (G, kH, kW) of one kernel say of its symbol before that is made."""
+
+    largest_tap: float
+    bound: float  # Σ|k|, which no |K| exceeds
+    is_reached: bool  # by the mean: one channel without taps of both signs
+
+    @staticmethod
+    def of(taps: Tensor) -> _Magnitudes:
+        """Read them back."""
+        if taps.numel() > FEW_TAPS or taps.is_complex():
+            magnitudes = taps.abs()
+            largest, bound = magnitudes.max().item(), magnitudes.sum((1, 2)).max().item()
+            mean = abs(taps.sum().item())
+        else:
+            numbers = taps.reshape(-1).tolist()
+            magnitudes = [abs(number) for number in numbers]
+            bound, mean = sum(magnitudes), abs(sum(numbers))
+            # What max() makes of NaN depends on its place.
+            largest = max(magnitudes) if math.isfinite(bound) else bound
+        return _Magnitudes(largest, bound, len(taps) == 1 and mean >= bound)
+
+
+def _scale(taps: Tensor, known: _Magnitudes | None, damp: float, kernels: int) -> Tensor | float | None:
     """Magnitude by which taps and damping come to at most 1, or None where their squares are numbers anyway."""
+    tiny = torch.finfo(taps.dtype).tiny
+    if known is not None:
+        is_moderate = known.largest_tap >= 1.0 / MODERATE and max(known.largest_tap, damp) <= MODERATE
+        return None if is_moderate else max(known.largest_tap, damp, tiny)
     largest = largest_of_kernels(taps.abs(), kernels)
-    if _may_look(taps):
-        low, high = (largest.item(),) * 2 if kernels == 1 else (largest.min().item(), largest.max().item())
-        if low >= 1.0 / MODERATE and max(high, damp) <= MODERATE:
-            return None
-    return largest.clamp(min=max(damp, torch.finfo(taps.dtype).tiny))
+    if _may_look(taps) and largest.min().item() >= 1.0 / MODERATE and max(largest.max().item(), damp) <= MODERATE:
+        return None
+    return largest.clamp(min=max(damp, tiny))
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,19 @@ class _Cut:
     damp: float | Tensor
     atol: float | Tensor
     kernels: int
+    known: _Magnitudes | None
+
+    @property
+    def _is_default(self) -> bool:
+        return self.regularization.is_default_cut and self.regularization.damp > 0.0
+
+    def bound_beforehand(self) -> float | None:
+        """Square of what counts as zero, where the taps tell it: it saves passes over all frequencies."""
+        if self.known is None or not (isinstance(self.damp, float) and isinstance(self.atol, float)):
+            return None
+        bound = self._bound(self.known.bound**2, self.damp, self.atol)
+        # What is cut at less than the largest |K| is not known, but that nothing is.
+        return bound if self.known.is_reached or bound == 0.0 else None
 
     def bound(self, largest: Tensor) -> float | Tensor:
         """Square of what counts as zero, for the largest |K|² of each kernel.
@@ -86,16 +130,16 @@ class _Cut:
         None does by default where the damping is strong, as in :func:`spectrum.invert_matrices`: cutting had left a
         Gaussian of 2 pixels, damped by 0.1, 1e-4 off at random pixels in single precision, where rounding leaves 1e-6.
         """
-        rtol, damp, atol = self.regularization.rtol, self.damp, self.atol
-        is_default = self.regularization.is_default_cut and self.regularization.damp > 0.0
-        if self.kernels == 1 and isinstance(atol, float) and isinstance(damp, float) and _may_look(largest):
-            highest = largest.item()
-            if is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
-                return 0.0
-            value = max(rtol * math.sqrt(highest), atol)
-            return min(value * value, torch.finfo(largest.dtype).max)
-        bound = torch.clamp(rtol * largest.sqrt(), min=atol).square()
-        return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= damp**2, 0.0) if is_default else bound
+        if self.kernels == 1 and isinstance(self.atol, float) and isinstance(self.damp, float) and _may_look(largest):
+            return self._bound(largest.item(), self.damp, self.atol)
+        bound = torch.clamp(self.regularization.rtol * largest.sqrt(), min=self.atol).square()
+        return bound.masked_fill(CHOLESKY_DAMP**2 * largest <= self.damp**2, 0.0) if self._is_default else bound
+
+    def _bound(self, highest: float, damp: float, atol: float) -> float:
+        if self._is_default and damp**2 >= CHOLESKY_DAMP**2 * highest:
+            return 0.0
+        value = max(self.regularization.rtol * math.sqrt(highest), atol)
+        return min(value * value, LARGEST_BOUND)
 
     def reciprocal_(self, squares: Tensor, bound: float | Tensor) -> Tensor:
         """Replace |K|² by what ``conj(K)`` is to be multiplied by."""
@@ -131,24 +175,24 @@ def _from_transform(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut
 def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cut) -> Tensor:
     """Pseudo-inverse by transforming along columns, then along rows, each a product with the waves at the taps."""
     along_rows, along_columns = _tables(taps, geometry, grid)
-    # Real parts of all rows of taps, then the imaginary ones: (G, 2·kH, F_w).
-    half = (taps.unsqueeze(1) @ along_columns).flatten(1, 2)
+    # The real part of each row of taps, and below it the imaginary one: (G, 2·kH, F_w).
+    half = (taps[0] @ along_columns if len(taps) == 1 else taps @ along_columns).view(len(taps), 2 * taps.shape[1], -1)
     height, width = grid[0], half.shape[2]
     rows = _rows_of_block(taps, height, width)
+    bound = cut.bound_beforehand()
     if rows == height:
-        both = (along_rows.flatten(0, 1) @ half).unflatten(1, (2, height))
+        both = _product(along_rows.flatten(0, 1), half).view(len(taps), 2, height, width)
         real, imaginary = both.unbind(1)
         squares = real.square().addcmul_(imaginary, imaginary)
-        bound = cut.bound(largest_of_kernels(squares, cut.kernels))
+        if bound is None:
+            bound = cut.bound(largest_of_kernels(squares, cut.kernels))
         both.mul_(cut.reciprocal_(squares, bound).unsqueeze(1))
         return torch.complex(real, imaginary)
     places = [slice(start, start + rows) for start in range(0, height, rows)]
     inverse = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
-    largest = _largest_of_one_sign(taps)
-    bound = None if largest is None else cut.bound(largest)
     squares = []
     for place in places:
-        real, imaginary = along_rows[0, place] @ half, along_rows[1, place] @ half
+        real, imaginary = _product(along_rows[0, place], half), _product(along_rows[1, place], half)
         magnitudes = real.square().addcmul_(imaginary, imaginary)
         if bound is None:
             squares.append(magnitudes)
@@ -163,16 +207,9 @@ def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cu
     return inverse
 
 
-def _largest_of_one_sign(taps: Tensor) -> Tensor | None:
-    """Largest |K|² where it is known beforehand: that of the mean, for one kernel without taps of both signs.
-
-    It saves a second pass over all frequencies, which at 1024² is a third of the preparation.
-    """
-    if len(taps) > 1 or not _may_look(taps):
-        return None
-    total = taps.sum()
-    is_of_one_sign = abs(total.item()) >= taps.abs().sum().item()
-    return total.square() if is_of_one_sign else None
+def _product(table: Tensor, half: Tensor) -> Tensor:
+    """``table @ half`` for each group (G, n, F_w); two matrices take half the time of a stack of one."""
+    return (table @ half[0]).unsqueeze(0) if len(half) == 1 else table @ half
 
 
 def _largest_of_parts(squares: list[Tensor], kernels: int) -> Tensor:
@@ -181,10 +218,10 @@ def _largest_of_parts(squares: list[Tensor], kernels: int) -> Tensor:
 
 
 def _tables(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Waves at the places of the taps: (2, F_h, 2·kH) along the rows' axis and (2, kW, F_w) along the columns'.
+    """Waves at the places of the taps: (2, F_h, 2·kH) along the rows' axis and (kW, 2·F_w) along the columns'.
 
-    ``taps @ columns`` are real and imaginary part of the rows of taps, one above the other as [re; im]; of that
-    [cos, sin] makes the real part of ``conj(K)`` and [−sin, cos] the imaginary one.
+    ``taps @ columns`` are real and imaginary part of each row of taps, side by side as [re, im]; seen as two rows each,
+    one product with [cos, sin, cos, sin, …] makes the real part of ``conj(K)`` and [−sin, cos, …] the imaginary one.
     """
     height, width = grid[0], grid[1] // 2 + 1
     entries = max(4 * height * geometry.rows.taps, 2 * width * geometry.columns.taps)
@@ -196,9 +233,10 @@ def _make_tables(
     axes: tuple[Axis, Axis], grid: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     cosines, sines = waves(axes[1], grid[1], grid[1] // 2 + 1, dtype, device)
-    along_columns = torch.stack([cosines.T, -sines.T])
+    along_columns = torch.cat([cosines.T, -sines.T], 1).contiguous()
     cosines, sines = waves(axes[0], grid[0], grid[0], dtype, device)
-    return torch.stack([torch.cat([cosines, sines], 1), torch.cat([-sines, cosines], 1)]), along_columns
+    along_rows = torch.stack([torch.stack([cosines, sines], 2), torch.stack([-sines, cosines], 2)])
+    return along_rows.flatten(2), along_columns
 
 
 @lru_cache(maxsize=MOST_REMEMBERED)
