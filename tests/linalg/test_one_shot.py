@@ -142,7 +142,9 @@ def test_what_one_mode_makes_another_can_use() -> None:
 
 def test_kinds_hold_no_weights() -> None:
     weight = torch.zeros(64, 64, 3, 3)
-    conv_pinv2d(torch.ones(64, 8, 8), weight, 8, **CIRCULAR, damp=1.0)
-    kind = one_shot._kind(weight.shape, weight.dtype, "cpu", (8, 1, 1, 1, 1), ("circular", "auto"), (1.0, None, None))
+    y = torch.ones(64, 8, 8)
+    conv_pinv2d(y, weight, 8, **CIRCULAR, damp=1.0)
+    sizes, numbers = (8, 1, 1, 1, 1), (1.0, None, None)
+    kind = one_shot._kind(weight.shape, y.shape, weight.dtype, "cpu", sizes, ("circular", "auto"), numbers)
     assert kind is not None
     assert kind.problem.operator.weight.untyped_storage().nbytes() <= 16

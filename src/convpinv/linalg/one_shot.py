@@ -24,9 +24,11 @@ from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.block_plan import could_pay
 from convpinv.linalg.solvers.fourier import Fourier
 
-# Kinds of calls that are remembered; each holds a few numbers.
-MOST_KINDS = 256
+# Kinds of calls that are remembered; each holds a few numbers, or the waves of few taps.
+MOST_KINDS = 64
 _FOURIER = Fourier()
+# What sizes and numbers may be given as.
+WHOLE, INTEGERS, NUMBERS = {int, str, tuple, torch.Size}, {int}, {float, int, type(None)}
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,14 @@ class _Kind:
     out_shape: tuple[int, int, int]
     each_channel_alone: bool
     is_scalar: bool
-
-    def takes(self, y: Tensor) -> bool:
-        shape = y.shape
-        fits = len(shape) >= 3 and shape[-2:] == self.out_shape[1:]
-        return fits and (self.each_channel_alone or shape[-3] == self.out_shape[0]) and y.numel() > 0
+    few_taps: scalar_symbol.FewTaps | None
+    is_one_plane: bool
 
     def solve(self, y: Tensor, weight: Tensor) -> Tensor:
+        if self.few_taps is not None and (found := self.few_taps.solve(weight, y)) is not None:
+            return found
         operator = Convolution(weight, self.problem.operator.geometry)
         state = _FOURIER.prepare(replace(self.problem, operator=operator))
-        if self.is_scalar:  # elementwise: whatever leads is left as it is
-            return _FOURIER.apply(state, y).value
         found = _FOURIER.apply(state, y.reshape(-1, *self.out_shape)).value
         leading = y.shape[:-2] if self.each_channel_alone else (*y.shape[:-3], self.in_shape[0])
         return found.reshape(*leading, *self.in_shape[1:])
@@ -69,53 +68,50 @@ def solve_as_before(
     """
     if torch.compiler.is_compiling() or not (_is_plain(y) and _is_plain(weight)):
         return None
-    if y.dtype != weight.dtype or y.device != weight.device or torch.is_autocast_enabled(y.device.type):
+    # A level is entered for as long as forward mode or a transform of torch.func lasts.
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return None
+    device = "cpu" if y.is_cpu and weight.is_cpu else weight.device.type  # the question takes 1 µs instead of 10
+    if y.dtype is not weight.dtype or (device != "cpu" and y.device != weight.device):
+        return None
+    if torch.is_autocast_enabled(device):
         return None
     # Equal keys must mean equal arguments: True and 1.0 are equal to 1, and the general way refuses them.
-    if not (all(map(_is_whole, sizes)) and all(type(number) in (float, int, type(None)) for number in numbers)):
+    if not (WHOLE.issuperset(map(type, sizes)) and NUMBERS.issuperset(map(type, numbers))):
         return None
-    if not all(type(word) is str for word in modes):
+    for size in sizes:
+        if type(size) not in (int, str) and not INTEGERS.issuperset(map(type, size)):
+            return None
+    if type(modes[0]) is not str or type(modes[1]) is not str:
         return None
-    kind = _kind(weight.shape, weight.dtype, weight.device.type, sizes, modes, numbers)
-    if kind is None or not kind.takes(y):
+    kind = _kind(weight.shape, y.shape, weight.dtype, device, sizes, modes, numbers)
+    if kind is None:
         return None
     # Decompositions of what is not finite raise errors of their own.
-    if not kind.is_scalar and y.device.type == "cpu" and not arguments.all_finite(weight):
+    if not kind.is_scalar and device == "cpu" and not arguments.all_finite(weight):
         return None
-    with torch.no_grad():
-        found = kind.solve(y, weight.detach())
-    return found if y.device.type != "cpu" or _is_finite(found) else None
-
-
-def _is_finite(found: Tensor) -> bool:
-    """Tell by one pixel a plane: each sums over all pixels and taps, and is not finite where one of those is not."""
-    if found.numel() == found.shape[-1] * found.shape[-2]:
-        return cmath.isfinite(found.reshape(-1)[0].item())
-    return arguments.all_finite(found[..., 0, 0])
+    # Nothing here is differentiated, so that gradients need not be switched off.
+    found = kind.solve(y, weight)
+    if device != "cpu":
+        return found
+    # One pixel a plane: each sums over all pixels and taps, and is not finite where one of those is not.
+    first = found.as_strided((), ()).item() if kind.is_one_plane else 0.0
+    return found if cmath.isfinite(first) and (kind.is_one_plane or arguments.all_finite(found[..., 0, 0])) else None
 
 
 def _is_plain(value: Any) -> bool:
     """Whether a tensor is one that nothing watches and nothing has wrapped."""
     if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
         return False
-    if value.layout is not torch.strided or value.device.type == "meta":
+    if value.layout is not torch.strided or value.is_meta:
         return False
-    if value.requires_grad and torch.is_grad_enabled():
-        return False
-    # A level is entered for as long as forward mode or a transform of torch.func lasts.
-    return forward_ad._current_level < 0 and not torch._C._are_functorch_transforms_active()
-
-
-def _is_whole(value: Any) -> bool:
-    kind = type(value)
-    if kind is tuple or kind is torch.Size:
-        return all(type(part) is int for part in value)
-    return kind is int or kind is str
+    return not value.requires_grad or not torch.is_grad_enabled()
 
 
 @lru_cache(maxsize=MOST_KINDS)
 def _kind(
     shape: torch.Size,
+    pictures: torch.Size,
     dtype: torch.dtype,
     device: str,
     sizes: tuple[Any, Any, Any, Any, Any],
@@ -134,10 +130,20 @@ def _kind(
         request = Request.of(operator.convolution, damp, atol, rtol, solver)
     except arguments.ArgumentError:
         return None
+    if len(pictures) < 3 or pictures[-2:] != operator.out_shape[1:] or 0 in pictures:
+        return None
+    if not operator.each_channel_alone and pictures[-3] != operator.out_shape[0]:
+        return None
     problem = request.problem()
     if operator.dtype != dtype or _FOURIER.refuses(problem) is not None:
         return None
     if solver == "auto" and device == "cpu" and could_pay(operator.convolution):
         return None
-    is_scalar = scalar_symbol.serves(operator.geometry)
-    return _Kind(problem, operator.in_shape, operator.out_shape, operator.each_channel_alone, is_scalar)
+    geometry = operator.geometry
+    is_scalar = scalar_symbol.serves(geometry)
+    few_taps = None
+    if is_scalar and device == "cpu":
+        few_taps = scalar_symbol.FewTaps.of(nothing, geometry, operator.out_shape[1:], problem.regularization)
+    is_one_plane = pictures.numel() == pictures[-2] * pictures[-1] and operator.in_shape[0] == 1
+    alone = operator.each_channel_alone
+    return _Kind(problem, operator.in_shape, operator.out_shape, alone, is_scalar, few_taps, is_one_plane)

@@ -6,8 +6,10 @@ Each frequency holds one number K, so that the inverse is ``conj(K) / (|K|² + d
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +34,8 @@ FEW_TAPS = 64
 # From this many frequencies a product with the taps is cheaper than an FFT of the placed kernel, up to LONGEST_COLUMN
 # rows of taps. Measured with two threads, 9 and 25 rows: 0.9 of the FFT's time at 128², 0.3 to 0.6 at 1024².
 FEWEST_FREQUENCIES, LONGEST_COLUMN = 2**9, 32
+# Entries of the larger table that a kind of calls may hold: 64 kinds of them, 16 MB in single precision.
+LARGEST_HELD = 2**15
 # More than any |K|² at a moderate scale, and within every dtype.
 LARGEST_BOUND = torch.finfo(torch.float32).max
 # Frequencies that are looked at together on the CPU: 1 MB, so that the passes over them meet in the cache.
@@ -53,11 +57,14 @@ def inverse_symbol(weight: Tensor, geometry: Geometry, grid: tuple[int, int], re
         taps = taps.conj().resolve_conj()
     known = _Magnitudes.of(taps) if geometry.kernels == 1 and _may_look(taps) else None
     scale = _scale(taps, known, regularization.damp, geometry.kernels)
-    cut = _Cut(regularization, regularization.damp, regularization.atol, geometry.kernels, known)
+    cut = _Cut(regularization, regularization.damp, regularization.atol, geometry.kernels)
     if scale is not None:
-        taps, cut = taps / scale, _Cut(regularization, cut.damp / scale, cut.atol / scale, geometry.kernels, None)
-    make = _from_taps if _are_few(taps, grid) else _from_transform
-    inverse = make(taps, geometry, grid, cut)
+        taps, known = taps / scale, None
+        cut = _Cut(regularization, cut.damp / scale, cut.atol / scale, geometry.kernels)
+    if _are_few(taps, grid):
+        inverse = _from_taps(taps, geometry, grid, cut, cut.bound_beforehand(known))
+    else:
+        inverse = _from_transform(taps, geometry, grid, cut)
     return inverse if scale is None else inverse.div_(scale)
 
 
@@ -67,8 +74,54 @@ def _may_look(tensor: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class _Magnitudes:
-    """What the taps (G, kH, kW) of one kernel say of its symbol before that is made."""
+class FewTaps:
+    """The way from few taps of one real channel to the inverse applied, but for their values: for calls in a loop.
+
+    ``along_rows`` (2, F_h, 2·kH) and ``along_columns`` (kW, 2·F_w) are :func:`_tables`.
+    """
+
+    along_rows: Tensor
+    along_columns: Tensor
+    grid: tuple[int, int]
+    taps: tuple[int, int]
+    cut: _Cut
+    is_one_block: bool
+
+    @staticmethod
+    def of(like: Tensor, geometry: Geometry, grid: tuple[int, int], regularization: Regularization) -> FewTaps | None:
+        """Make the tables for weights like this one; None where another way serves, or the tables are large."""
+        taps = like[:, 0]
+        is_one = serves(geometry) and taps.shape[0] == 1
+        if not (is_one and _may_look(taps) and _are_few(taps, grid) and _entries(geometry, grid) <= LARGEST_HELD):
+            return None
+        along_rows, along_columns = _tables(taps, geometry, grid)
+        cut = _Cut(regularization, regularization.damp, regularization.atol, 1)
+        is_one_block = _rows_of_block(taps, grid[0], grid[1] // 2 + 1) == grid[0]
+        return FewTaps(along_rows, along_columns, grid, (taps.shape[1], taps.shape[2]), cut, is_one_block)
+
+    def solve(self, weight: Tensor, planes: Tensor) -> Tensor | None:
+        """Apply the pseudo-inverse to planes (..., H, W), or return None where the numbers have to be brought to scale.
+
+        The inverse symbol is not laid down: each block is used while it lies in the cache.
+        """
+        taps = weight.reshape(self.taps)
+        known = _Magnitudes.of(taps)
+        if not known.is_moderate(self.cut.regularization.damp) or not products_are_exact(taps):
+            return None
+        bound = self.cut.bound_beforehand(known)
+        spectrum = torch.fft.rfft2(planes)
+        if self.is_one_block:
+            half = torch.mm(taps, self.along_columns).view(2 * self.taps[0], -1)
+            real, imaginary = torch.mm(self.along_rows.flatten(0, 1), half).chunk(2)
+            spectrum.mul_(_inverse(real, imaginary, real.square().addcmul_(imaginary, imaginary), self.cut, bound))
+        else:
+            for place, part in _blocks(taps[None], self.along_rows, self.along_columns, self.cut, bound):
+                spectrum[..., place, :].mul_(part)
+        return torch.fft.irfft2(spectrum, s=self.grid)
+
+
+class _Magnitudes(NamedTuple):
+    """What the taps of one kernel, (kH, kW) or (G, kH, kW), say of its symbol before that is made."""
 
     largest_tap: float
     bound: float  # Σ|k|, which no |K| exceeds
@@ -77,25 +130,27 @@ class _Magnitudes:
     @staticmethod
     def of(taps: Tensor) -> _Magnitudes:
         """Read them back."""
+        is_one = taps.ndim == 2 or taps.shape[0] == 1
         if taps.numel() > FEW_TAPS or taps.is_complex():
             magnitudes = taps.abs()
-            largest, bound = magnitudes.max().item(), magnitudes.sum((1, 2)).max().item()
-            mean = abs(taps.sum().item())
-        else:
-            numbers = taps.reshape(-1).tolist()
-            magnitudes = [abs(number) for number in numbers]
-            bound, mean = sum(magnitudes), abs(sum(numbers))
-            # What max() makes of NaN depends on its place.
-            largest = max(magnitudes) if math.isfinite(bound) else bound
-        return _Magnitudes(largest, bound, len(taps) == 1 and mean >= bound)
+            bound = magnitudes.sum((-2, -1)).max().item()
+            return _Magnitudes(magnitudes.max().item(), bound, is_one and abs(taps.sum().item()) >= bound)
+        numbers = taps.reshape(-1).tolist()
+        magnitudes = list(map(abs, numbers))
+        bound = sum(magnitudes)
+        # What max() makes of NaN depends on its place.
+        return _Magnitudes(max(magnitudes) if bound < math.inf else bound, bound, is_one and abs(sum(numbers)) >= bound)
+
+    def is_moderate(self, damp: float) -> bool:
+        """Whether their squares, and that of the damping, are numbers as they are."""
+        return 1.0 / MODERATE <= self.largest_tap <= MODERATE and damp <= MODERATE
 
 
 def _scale(taps: Tensor, known: _Magnitudes | None, damp: float, kernels: int) -> Tensor | float | None:
     """Magnitude by which taps and damping come to at most 1, or None where their squares are numbers anyway."""
     tiny = torch.finfo(taps.dtype).tiny
     if known is not None:
-        is_moderate = known.largest_tap >= 1.0 / MODERATE and max(known.largest_tap, damp) <= MODERATE
-        return None if is_moderate else max(known.largest_tap, damp, tiny)
+        return None if known.is_moderate(damp) else max(known.largest_tap, damp, tiny)
     largest = largest_of_kernels(taps.abs(), kernels)
     if _may_look(taps) and largest.min().item() >= 1.0 / MODERATE and max(largest.max().item(), damp) <= MODERATE:
         return None
@@ -110,19 +165,18 @@ class _Cut:
     damp: float | Tensor
     atol: float | Tensor
     kernels: int
-    known: _Magnitudes | None
 
     @property
     def _is_default(self) -> bool:
         return self.regularization.is_default_cut and self.regularization.damp > 0.0
 
-    def bound_beforehand(self) -> float | None:
+    def bound_beforehand(self, known: _Magnitudes | None) -> float | None:
         """Square of what counts as zero, where the taps tell it: it saves passes over all frequencies."""
-        if self.known is None or not (isinstance(self.damp, float) and isinstance(self.atol, float)):
+        if known is None or not (isinstance(self.damp, float) and isinstance(self.atol, float)):
             return None
-        bound = self._bound(self.known.bound**2, self.damp, self.atol)
-        # What is cut at less than the largest |K| is not known, but that nothing is.
-        return bound if self.known.is_reached or bound == 0.0 else None
+        bound = self._bound(known.bound**2, self.damp, self.atol)
+        # Of a bound that is not reached only this is known: where it cuts nothing, the largest |K| cuts nothing.
+        return bound if known.is_reached or bound == 0.0 else None
 
     def bound(self, largest: Tensor) -> float | Tensor:
         """Square of what counts as zero, for the largest |K|² of each kernel.
@@ -147,7 +201,7 @@ class _Cut:
             is_cut = squares <= bound
             return squares.add_(self.damp * self.damp).reciprocal_().masked_fill_(is_cut, 0.0)
         # One pass; torch.where takes twenty times as long.
-        kept = torch.threshold_(squares, bound, math.inf)
+        kept = torch.threshold_(squares, bound, math.inf) if bound > 0.0 or self.damp == 0.0 else squares
         if isinstance(self.damp, float) and self.damp == 0.0:
             return kept.reciprocal_()
         return kept.add_(self.damp * self.damp).reciprocal_()
@@ -172,44 +226,51 @@ def _from_transform(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut
     return inverse
 
 
-def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cut) -> Tensor:
+def _from_taps(taps: Tensor, geometry: Geometry, grid: tuple[int, int], cut: _Cut, bound: float | None) -> Tensor:
     """Pseudo-inverse by transforming along columns, then along rows, each a product with the waves at the taps."""
-    along_rows, along_columns = _tables(taps, geometry, grid)
-    # The real part of each row of taps, and below it the imaginary one: (G, 2·kH, F_w).
-    half = (taps[0] @ along_columns if len(taps) == 1 else taps @ along_columns).view(len(taps), 2 * taps.shape[1], -1)
-    height, width = grid[0], half.shape[2]
-    rows = _rows_of_block(taps, height, width)
-    bound = cut.bound_beforehand()
-    if rows == height:
-        both = _product(along_rows.flatten(0, 1), half).view(len(taps), 2, height, width)
-        real, imaginary = both.unbind(1)
-        squares = real.square().addcmul_(imaginary, imaginary)
-        if bound is None:
-            bound = cut.bound(largest_of_kernels(squares, cut.kernels))
-        both.mul_(cut.reciprocal_(squares, bound).unsqueeze(1))
-        return torch.complex(real, imaginary)
+    blocks = list(_blocks(taps, *_tables(taps, geometry, grid), cut, bound))
+    return blocks[0][1] if len(blocks) == 1 else torch.cat([part for _, part in blocks], 1)
+
+
+def _blocks(
+    taps: Tensor, along_rows: Tensor, along_columns: Tensor, cut: _Cut, bound: float | Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of frequencies that fit the cache, and their inverse symbol (G, rows, F_w)."""
+    half = _along_columns(taps, along_columns)
+    height = along_rows.shape[1]
+    rows = _rows_of_block(taps, height, half.shape[2])
     places = [slice(start, start + rows) for start in range(0, height, rows)]
-    inverse = taps.new_empty((len(taps), height, width), dtype=taps.dtype.to_complex())
-    squares = []
+    if bound is None and len(places) > 1:
+        # Made twice rather than kept: to write the squares down and read them again takes longer.
+        bound = cut.bound(_largest_of_parts([_parts(half, along_rows, place)[2] for place in places], cut.kernels))
     for place in places:
-        real, imaginary = _product(along_rows[0, place], half), _product(along_rows[1, place], half)
-        magnitudes = real.square().addcmul_(imaginary, imaginary)
-        if bound is None:
-            squares.append(magnitudes)
-        else:
-            factors = cut.reciprocal_(magnitudes, bound)
-            real, imaginary = real.mul_(factors), imaginary.mul_(factors)
-        torch.complex(real, imaginary, out=inverse[:, place])
+        yield place, _inverse(*_parts(half, along_rows, place), cut, bound)
+
+
+def _parts(half: Tensor, along_rows: Tensor, place: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Real and imaginary part of ``conj(K)`` at some rows of frequencies, and ``|K|²``: (G, rows, F_w) each."""
+    groups, count, width = half.shape
+    table = along_rows[:, place]
+    if groups == 1:  # one product of two matrices takes half the time of one of a stack
+        parts = torch.mm(table.reshape(-1, count), half.view(count, width)).view(2, 1, -1, width)
+    else:
+        parts = table.unsqueeze(1) @ half
+    real, imaginary = parts.unbind(0)
+    return real, imaginary, real.square().addcmul_(imaginary, imaginary)
+
+
+def _inverse(real: Tensor, imaginary: Tensor, squares: Tensor, cut: _Cut, bound: float | Tensor | None) -> Tensor:
+    """Inverse symbol from ``conj(K)`` and ``|K|²``, which are overwritten; without a bound these are all of them."""
     if bound is None:
-        bound = cut.bound(_largest_of_parts(squares, cut.kernels))
-        for place, magnitudes in zip(places, squares, strict=True):
-            inverse[:, place].mul_(cut.reciprocal_(magnitudes, bound))
-    return inverse
+        bound = cut.bound(largest_of_kernels(squares, cut.kernels))
+    factors = cut.reciprocal_(squares, bound)
+    return torch.complex(real.mul_(factors), imaginary.mul_(factors))
 
 
-def _product(table: Tensor, half: Tensor) -> Tensor:
-    """``table @ half`` for each group (G, n, F_w); two matrices take half the time of a stack of one."""
-    return (table @ half[0]).unsqueeze(0) if len(half) == 1 else table @ half
+def _along_columns(taps: Tensor, table: Tensor) -> Tensor:
+    """Transform each row of taps: (G, 2·kH, F_w), the real part of a row and below it the imaginary one."""
+    groups, rows, columns = taps.shape
+    return torch.mm(taps.reshape(-1, columns), table).view(groups, 2 * rows, -1)
 
 
 def _largest_of_parts(squares: list[Tensor], kernels: int) -> Tensor:
@@ -223,10 +284,13 @@ def _tables(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> tuple[Te
     ``taps @ columns`` are real and imaginary part of each row of taps, side by side as [re, im]; seen as two rows each,
     one product with [cos, sin, cos, sin, …] makes the real part of ``conj(K)`` and [−sin, cos, …] the imaginary one.
     """
-    height, width = grid[0], grid[1] // 2 + 1
-    entries = max(4 * height * geometry.rows.taps, 2 * width * geometry.columns.taps)
-    make = _remembered_tables if may_remember(taps, entries) else _make_tables
+    make = _remembered_tables if may_remember(taps, _entries(geometry, grid)) else _make_tables
     return make(geometry.axes, grid, taps.dtype, taps.device)
+
+
+def _entries(geometry: Geometry, grid: tuple[int, int]) -> int:
+    """Entries of the larger one of the tables."""
+    return max(4 * grid[0] * geometry.rows.taps, 2 * (grid[1] // 2 + 1) * geometry.columns.taps)
 
 
 def _make_tables(
@@ -255,7 +319,7 @@ def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
         return turned.flip((-2, -1)).roll((1, 1), (-2, -1))
     rows, columns = geometry.axes
     if max(rows.dilation, columns.dilation) > 1:
-        spread = taps.new_zeros(len(taps), rows.reach + 1, columns.reach + 1)
+        spread = taps.new_zeros(taps.shape[0], rows.reach + 1, columns.reach + 1)
         spread[:, :: rows.dilation, :: columns.dilation] = taps
         taps = spread
     # Two calls: laying up to four pieces where they wrap took 30 µs.
@@ -265,4 +329,4 @@ def _placed(taps: Tensor, geometry: Geometry, grid: tuple[int, int]) -> Tensor:
 
 def _rows_of_block(taps: Tensor, height: int, width: int) -> int:
     """Rows of frequencies that are looked at together: all of them on an accelerator, which has no cache to keep to."""
-    return min(height, max(1, BLOCK // (len(taps) * width))) if _may_look(taps) else height
+    return min(height, max(1, BLOCK // (taps.shape[0] * width))) if _may_look(taps) else height
