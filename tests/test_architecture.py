@@ -32,9 +32,10 @@ FLOORS = (
     ("convolution",),
     ("structure",),
     ("solvers.base",),
+    ("solvers.conjugate_gradients",),
     (
         "solvers.block_plan",
-        "solvers.conjugate_gradients",
+        "solvers.undamped",
         "solvers.frame",
         "solvers.border.layout",
         "solvers.border.elimination",

@@ -91,7 +91,8 @@ class Inverse:
         if not outcome.status.is_success:
             problem = self.plan.problem
             if outcome.status is Status.INACCURATE:
-                reached = f"with an error of about {outcome.residual:.1e} (asked for: {problem.accuracy:.1e})"
+                asked = self.plan.solver.accuracy(problem)
+                reached = f"with an error of about {outcome.residual:.1e} (asked for: {asked:.1e})"
             else:
                 reached = (
                     f"after {outcome.iterations} iterations at a relative residual of {outcome.residual:.1e} "

@@ -28,9 +28,9 @@ class Status(enum.Enum):
         "the tolerance is below what rounding allows, or damp = 0 meets singular values near 0 (raise damp or tol)",
     )
     INACCURATE = (
-        "solved directly, but not to the accuracy",
-        "data outside the range meet singular values near 0 (raise damp or tol; solver='dense' serves up to 4096 "
-        "unknowns)",
+        "solved, but not to the accuracy",
+        "singular values near 0, which data outside the range meet above all (raise damp, tol or max_iter; "
+        "solver='dense' serves up to 4096 unknowns)",
     )
 
     @property
@@ -116,6 +116,10 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def describe(self, problem: Problem) -> str:
         """Say for the plan how the problem would be solved, and what that costs."""
+
+    def accuracy(self, problem: Problem) -> float:
+        """Relative error of the answer beyond which :attr:`Status.INACCURATE` is said."""
+        return problem.accuracy
 
     @abc.abstractmethod
     def prepare(self, problem: Problem) -> Any:

@@ -22,12 +22,21 @@ WORTHWHILE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the iteration ended, for the whole batch."""
+    """Where the iteration ended, for the whole batch.
+
+    ``size`` is the norm of each residual (B,). ``curvature`` is the least ``‖p‖²_S / ‖p‖²`` of the directions p that
+    were taken (B,): at least the smallest eigenvalue of S that has a part in the solution, and, once the iteration has
+    seen it, within a factor of ten of it (measured on forty operators of condition 5 to 1e6). ``exhausted`` marks
+    pictures of which only directions were left whose eigenvalue is negligible (B,).
+    """
 
     value: Tensor
     status: Status
     iterations: int
     residual: float
+    size: Tensor
+    curvature: Tensor
+    exhausted: Tensor
 
 
 # Solves for right-hand sides of size 1, each to about the residual asked for (B,), within so many iterations: the
@@ -44,13 +53,16 @@ class System:
     alone says little of it (measured: 15 % off at a residual of 1e-6 for damp = 1e-3·σ₁).
 
     Where there is another way to a solution of a few digits, ``correct`` goes it, and iterations are the last resort.
+    Eigenvalues up to ``negligible`` count as zero, and where it is above 0 the curvature is kept account of: once the tolerance is met, the margin is too where only directions
+    of so little curvature are left.
     """
 
     multiply: Callable[[Tensor], Tensor]
     precondition: Callable[[Tensor], Tensor]
     tolerance: float
-    margin: float | None = None
+    margin: float | Tensor | None = None
     correct: Correct | None = None
+    negligible: float = 0.0
 
     def met(self, size: Tensor, target: Tensor, value: Tensor) -> Tensor:
         """Tell for each picture whether a residual of this size is small enough for this iterate: (B,)."""
@@ -60,8 +72,8 @@ class System:
         return met | (size == 0)
 
 
-def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
-    r"""Solve ``S u = right`` for a batch by preconditioned conjugate gradients.
+def solve(system: System, right: Tensor, max_iterations: int, start: Tensor | None = None) -> Outcome:
+    r"""Solve ``S u = right`` for a batch by preconditioned conjugate gradients, from 0 or from where it starts.
 
     The residual that is reported is computed anew from u at the end, never the recurrence's own. Hestenes and
     Stiefel (1952); preconditioned as in Golub and Van Loan, *Matrix Computations*, 4th ed., algorithm 11.5.1.
@@ -69,7 +81,11 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     scale = batch_norm(right)
     target = system.tolerance * scale
     value, residual, size = torch.zeros_like(right), right, scale
+    if start is not None:
+        value, residual = start, right - system.multiply(start)
+        size = batch_norm(residual)
     done, stalled, met = 0, False, scale == 0
+    curvature, exhausted = torch.full_like(scale, torch.inf), torch.zeros_like(scale, dtype=torch.bool)
     correct = system.correct
     for _ in range((0 if correct is None else CORRECTIONS) + 1 + RESTARTS):
         previous = size
@@ -78,11 +94,12 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
                 system, correct, value, residual, size, right, target, max_iterations - done
             )
         else:
-            value, used, stalled = _run(system, value, residual, target, max_iterations - done)
+            limits = max_iterations - done, curvature, exhausted
+            value, used, stalled = _run(system, value, residual, target, *limits)
             residual = right - system.multiply(value)
             size = batch_norm(residual)
         done += used
-        met = system.met(size, target, value)
+        met = system.met(size, target, value) | (exhausted & (size <= target))
         wins = size <= (0.5 if correct is None else WORTHWHILE) * previous
         if done >= max_iterations or bool(met.all()):
             break
@@ -96,7 +113,7 @@ def solve(system: System, right: Tensor, max_iterations: int) -> Outcome:
     else:
         status = Status.MAX_ITERATIONS if done >= max_iterations and not stalled else Status.STAGNATED
     worst = float((size / torch.where(scale > 0, scale, torch.ones_like(scale))).max())
-    return Outcome(value, status, done, worst)
+    return Outcome(value, status, done, worst, size, curvature, exhausted)
 
 
 def _corrected(
@@ -129,8 +146,19 @@ def _corrected(
     )
 
 
-def _run(system: System, value: Tensor, residual: Tensor, target: Tensor, budget: int) -> tuple[Tensor, int, bool]:
-    """One run of the recurrence from where it is: the iterate, iterations, and whether progress stopped."""
+def _run(
+    system: System,
+    value: Tensor,
+    residual: Tensor,
+    target: Tensor,
+    budget: int,
+    least: Tensor,
+    exhausted: Tensor,
+) -> tuple[Tensor, int, bool]:
+    """One run of the recurrence from where it is: the iterate, iterations, and whether progress stopped.
+
+    ``least`` is lowered to the least curvature met, and ``exhausted`` marks where what is left is negligible.
+    """
     size = batch_norm(residual)
     # Where a system is singular and inconsistent the iterate grows without bound: the best one is what counts.
     best, best_value, best_at = size, value, 0
@@ -144,6 +172,12 @@ def _run(system: System, value: Tensor, residual: Tensor, target: Tensor, budget
         curvature = _dot(direction, image)
         # A direction without curvature lies in the null space to rounding: nothing more can be won along it.
         active = active & (curvature > 0) & (product > 0)
+        if system.negligible:
+            quotient = curvature / _dot(direction, direction)
+            ends = active & (quotient <= system.negligible)
+            exhausted |= ends
+            active = active & ~ends
+            torch.minimum(least, torch.where(active, quotient, least), out=least)
         length = _column(torch.where(active, product / torch.where(active, curvature, 1.0), 0.0), value)
         value = value + length * direction
         residual = residual - length * image

@@ -15,8 +15,8 @@ from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.correlation import multiply as multiply_symbol
 from convpinv.linalg.polyphase import join_phases, split_phases
-from convpinv.linalg.solvers import conjugate_gradients, frame
-from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, batch_norm, double_of
+from convpinv.linalg.solvers import conjugate_gradients, frame, undamped
+from convpinv.linalg.solvers.base import Problem, Solution, Solver, double_of
 
 # Where damp = 0 the preconditioner must not divide by the zeros of the symbol: it is damped by this part of σ₁, and
 # more in the larger space, whose system is singular by construction and where a weak floor feeds the null space with
@@ -54,11 +54,12 @@ class NormalSystem:
     symbol: Tensor | None
     strips: list[frame.Strip]
     elimination: Elimination | None = None
+    negligible: float = 0.0
 
-    def system(self, tolerance: float, margin: float | None = None) -> conjugate_gradients.System:
+    def system(self, tolerance: float, margin: float | Tensor | None = None) -> conjugate_gradients.System:
         """What conjugate gradients are told."""
         correct = None if self.elimination is None else self.correct
-        return conjugate_gradients.System(self.multiply, self.precondition, tolerance, margin, correct)
+        return conjugate_gradients.System(self.multiply, self.precondition, tolerance, margin, correct, self.negligible)
 
     def multiply(self, batch: Tensor) -> Tensor:
         """Apply the system's matrix."""
@@ -171,6 +172,10 @@ class Krylov(Solver):
             f"at most {problem.max_iterations} iterations; {_accuracy(problem)}; unconverged raises"
         )
 
+    def accuracy(self, problem: Problem) -> float:
+        """What the error is held below: without damping as far as the singular values that are met tell."""
+        return problem.accuracy if problem.regularization.damp else undamped.allowed_error(problem)
+
     def prepare(self, problem: Problem) -> KrylovState:
         """Compute the symbol and its inverse, in the space or spaces where iterations will run."""
         operator = problem.operator.to(double_of(problem.operator.dtype))
@@ -179,8 +184,9 @@ class Krylov(Solver):
             operator = structure.trimmed(operator)
         damp = problem.regularization.damp
         wide = structure.is_wide(operator)
-        outputs = _system(operator, True, damp) if wide or not damp else None
-        pictures = _system(operator, False, damp) if not wide or not damp else None
+        rtol = problem.regularization.rtol
+        outputs = _system(operator, True, damp, rtol) if wide or not damp else None
+        pictures = _system(operator, False, damp, rtol) if not wide or not damp else None
         return KrylovState(problem, operator, outputs, pictures)
 
     def apply(self, state: KrylovState, batch: Tensor) -> Solution:
@@ -200,43 +206,31 @@ class Krylov(Solver):
             forward, backward = backward, forward
             domain, data = data, domain
         budget = problem.max_iterations
-
-        def iterate(
-            system: NormalSystem, vector: Tensor, most: int, margin: float | None = None
-        ) -> conjugate_gradients.Outcome:
-            return conjugate_gradients.solve(system.system(problem.tolerance, margin), vector, most)
-
         if problem.regularization.damp:
             if data is not None:
-                outcome = iterate(data, right, budget)
-                return _solution(backward(outcome.value), batch, [outcome])
+                outcome = conjugate_gradients.solve(data.system(problem.tolerance), right, budget)
+                return undamped.solution(backward(outcome.value), batch, [outcome])
             assert domain is not None
             # Here the unknown is the answer itself, and its error may be (σ₁/damp)² times its residual.
-            outcome = iterate(domain, backward(right), budget, problem.accuracy * problem.regularization.damp**2)
-            return _solution(outcome.value, batch, [outcome])
+            system = domain.system(problem.tolerance, problem.accuracy * problem.regularization.damp**2)
+            outcome = conjugate_gradients.solve(system, backward(right), budget)
+            return undamped.solution(outcome.value, batch, [outcome])
         assert domain is not None
         assert data is not None
-        least = iterate(domain, backward(right), budget)
-        if least.iterations >= budget:
-            return _solution(least.value, batch, [replace(least, status=Status.MAX_ITERATIONS)])
-        fitted = forward(least.value)
-        # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
-        negligible = batch_norm(fitted) <= 1e3 * torch.finfo(fitted.dtype).eps * batch_norm(right)
-        fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
-        shortest = iterate(data, fitted, budget - least.iterations)
-        return _solution(backward(shortest.value), batch, [least, shortest])
+        return undamped.solve(undamped.Spaces(forward, backward, domain.system, data.system), problem, right, batch)
 
 
 def _accuracy(problem: Problem) -> str:
     """Say what the tolerance of the residual means for the answer."""
     if not problem.regularization.damp:
-        return f"error of the answer up to (σ₁/σ)²·{problem.tolerance:.0e}, σ its smallest singular value above 0"
+        allowed = undamped.allowed_error(problem)
+        return f"error of the answer below {allowed:.0e}, as far as the singular values that are met tell"
     if structure.is_wide(problem.operator):
         return f"error of the answer up to (σ₁/damp)²·{problem.tolerance:.0e}"
     return f"error of the answer below {problem.accuracy:.0e}"
 
 
-def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSystem:
+def _system(operator: Convolution, on_outputs: bool, damp: float, rtol: float) -> NormalSystem:
     geometry = operator.geometry
     coarse = []
     for axis in geometry.axes:
@@ -256,7 +250,9 @@ def _system(operator: Convolution, on_outputs: bool, damp: float) -> NormalSyste
 
     # Complex even where it is real: torch would convert it anew at each product, which doubles its time.
     inverse = inverse.to(inverse.dtype.to_complex())
-    system = NormalSystem(operator, on_outputs, damp, grid, inverse, None, [])
+    # Singular values that count as zero in the operator's own precision are there to be seen in double.
+    negligible = 0.0 if damp else (rtol * largest) ** 2
+    system = NormalSystem(operator, on_outputs, damp, grid, inverse, None, [], negligible=negligible)
     if not is_toeplitz:
         return system
     system = replace(system, symbol=gram.to(inverse.dtype))
@@ -287,13 +283,3 @@ def _inverse_symbol(gram: Tensor, damp: float) -> Tensor:
     matrices = matrices + shift * torch.eye(size, dtype=gram.dtype, device=gram.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrices))
     return inverse.permute(0, 2, 3, 1).reshape(gram.shape)
-
-
-def _solution(value: Tensor, batch: Tensor, outcomes: list[conjugate_gradients.Outcome]) -> Solution:
-    failed = [outcome.status for outcome in outcomes if not outcome.status.is_success]
-    return Solution(
-        value.to(batch.dtype),
-        failed[0] if failed else Status.CONVERGED,
-        sum(outcome.iterations for outcome in outcomes),
-        max(outcome.residual for outcome in outcomes),
-    )

@@ -1,0 +1,105 @@
+"""The shortest least-squares solution by two consistent systems, and what their residuals say of its error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from convpinv.linalg.solvers import conjugate_gradients
+from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm
+from convpinv.linalg.solvers.conjugate_gradients import Outcome, System
+
+# Relative error that is allowed for by the least curvature met, which may be ten times the smallest eigenvalue. A
+# residual of 1e-10 alone left 4 % of error at a condition number of 1e6 and 3 % at 2e3 for one of 1e-6.
+MOST_ERROR = 1e-4
+AIM = 0.5
+# A looser tolerance asks for no more than so many times what is promised with damping.
+LOOSER = 10.0
+# How often the first system is gone back to. Each time the second one may meet smaller singular values.
+ROUNDS = 4
+# A fitted picture below so many roundings of the data is nothing but rounding.
+NEGLIGIBLE = 1e3
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """A, its adjoint, and the systems ``AᴴA`` and ``A Aᴴ`` for a tolerance and a margin."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor], Tensor]
+    domain: Callable[[float, Tensor | None], System]
+    data: Callable[[float, Tensor | None], System]
+
+
+def allowed_error(problem: Problem) -> float:
+    """Relative error beyond which an answer is called inaccurate."""
+    return max(MOST_ERROR, LOOSER * problem.accuracy)
+
+
+def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solution:
+    """Solve ``AᴴA v = Aᴴy``, then ``A Aᴴ u = A v``, for ``x = Aᴴu``.
+
+    The error of v is at most its residual over the smallest eigenvalue, and that of x the residual of u over the root
+    of it. The eigenvalue is not known beforehand, and the first system may end before it has seen it: on a random 3 × 3
+    kernel with reflected borders the least curvature was 2e6 times the eigenvalue there, and 3 times in the second
+    system, whose right side has every direction in it that counts. So the second tells what the first has to reach.
+    """
+    allowed = allowed_error(problem)
+    image, tolerance, budget = spaces.backward(right), problem.tolerance, problem.max_iterations
+    least = conjugate_gradients.solve(spaces.domain(tolerance, None), image, budget)
+    done, curvature = least.iterations, least.curvature
+    shortest: Outcome | None = None
+    value, worst, rounds_left, has_stalled = torch.zeros_like(image), float("inf"), ROUNDS, False
+    while True:
+        if done >= budget and shortest is None:
+            return solution(least.value, like, [replace(least, status=Status.MAX_ITERATIONS)])
+        if shortest is not None and (done >= budget or not rounds_left):
+            return solution(value, like, [_inexact(shortest, done, worst)])
+        fitted = spaces.forward(least.value)
+        # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
+        negligible = batch_norm(fitted) <= NEGLIGIBLE * torch.finfo(fitted.dtype).eps * batch_norm(right)
+        fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
+        start = None if shortest is None else shortest.value
+        shortest = conjugate_gradients.solve(spaces.data(tolerance, None), fitted, budget - done, start)
+        done, curvature = done + shortest.iterations, torch.minimum(curvature, shortest.curvature)
+        value = spaces.backward(shortest.value)
+        if not shortest.status.is_success:
+            return solution(value, like, [replace(shortest, iterations=done)])
+        of_least = _error(least.size, curvature * batch_norm(least.value))
+        of_shortest = float(_error(shortest.size, curvature.sqrt() * batch_norm(value)).max())
+        # Where what is left belongs to singular values that count as zero, nothing that counts is missing.
+        worst = max(float(torch.where(negligible | least.exhausted, 0.0, of_least).max()), of_shortest)
+        if worst <= allowed:
+            return solution(value, like, [replace(least, iterations=done - shortest.iterations), shortest])
+        if has_stalled:  # κ² times the rounding of double precision is what the normal equations leave
+            return solution(value, like, [_inexact(shortest, done, worst)])
+        rounds_left -= 1
+        if of_shortest > allowed:
+            tolerance *= AIM * allowed / of_shortest
+        margin = torch.where(negligible, torch.inf, AIM * allowed * curvature)
+        least = conjugate_gradients.solve(spaces.domain(problem.tolerance, margin), image, budget - done, least.value)
+        done, curvature = done + least.iterations, torch.minimum(curvature, least.curvature)
+        has_stalled = least.status is Status.STAGNATED
+
+
+def _inexact(outcome: Outcome, iterations: int, error: float) -> Outcome:
+    return replace(outcome, status=Status.INACCURATE, iterations=iterations, residual=error)
+
+
+def _error(size: Tensor, scale: Tensor) -> Tensor:
+    """Relative error: what is left over what it is measured by, 0 where nothing is left."""
+    return torch.where(size > 0, size / torch.where(scale > 0, scale, 1.0), 0.0)
+
+
+def solution(value: Tensor, batch: Tensor, outcomes: Sequence[Outcome]) -> Solution:
+    """Put outcomes together: the first failure, all iterations, the worst residual."""
+    failed = [outcome for outcome in outcomes if not outcome.status.is_success]
+    return Solution(
+        value.to(batch.dtype),
+        failed[0].status if failed else Status.CONVERGED,
+        sum(outcome.iterations for outcome in outcomes),
+        failed[0].residual if failed else max(outcome.residual for outcome in outcomes),
+    )
