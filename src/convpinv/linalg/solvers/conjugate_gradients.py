@@ -53,8 +53,8 @@ class System:
     alone says little of it (measured: 15 % off at a residual of 1e-6 for damp = 1e-3·σ₁).
 
     Where there is another way to a solution of a few digits, ``correct`` goes it, and iterations are the last resort.
-    Eigenvalues up to ``negligible`` count as zero, and where it is above 0 the curvature is kept account of: once the tolerance is met, the margin is too where only directions
-    of so little curvature are left.
+    Eigenvalues up to ``negligible`` count as zero: once the tolerance is met, the margin is too where only directions
+    of so little curvature are left. Where it is 0, no account is kept of the curvature.
     """
 
     multiply: Callable[[Tensor], Tensor]
