@@ -80,9 +80,11 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         if of_shortest > allowed:
             tolerance *= AIM * allowed / of_shortest
         margin = torch.where(negligible, torch.inf, AIM * allowed * curvature)
-        least = conjugate_gradients.solve(spaces.domain(problem.tolerance, margin), image, budget - done, least.value)
-        done, curvature = done + least.iterations, torch.minimum(curvature, least.curvature)
-        has_stalled = least.status is Status.STAGNATED
+        better = conjugate_gradients.solve(spaces.domain(problem.tolerance, margin), image, budget - done, least.value)
+        done, curvature = done + better.iterations, torch.minimum(curvature, better.curvature)
+        has_stalled = better.status is Status.STAGNATED
+        # Whether the tolerance was met is known; what the margin is worth shows in the error.
+        least = replace(better, status=least.status)
 
 
 def _inexact(outcome: Outcome, iterations: int, error: float) -> Outcome:
