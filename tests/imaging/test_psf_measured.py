@@ -130,6 +130,18 @@ def test_a_ground_without_noise_weighs_no_more_than_others():
     assert bool(torch.isfinite(found.uncertainty).all())
 
 
+def test_a_noisy_surrounding_does_not_pull_a_quiet_point_down():
+    rng, sky = np.random.default_rng(0), np.zeros((80, 160))
+    sky[40, 40], sky[40, 120] = 5000, 50000
+    seen = blur(sky, "gaussian:sigma=1.6", boundary="zeros") + 100
+    for left, noise in ((0, 1), (80, 100)):
+        seen[:, left : left + 80] += rng.normal(0, noise, (80, 80))
+    found = psf.from_points(seen, 17)
+    error = float((found.psf - psf.gaussian(1.6, 17)).square().mean().sqrt())
+    assert error < 4e-4
+    assert 0.5 < float(found.uncertainty.median()) / error < 2
+
+
 @pytest.mark.parametrize(
     ("picture", "says"),
     [

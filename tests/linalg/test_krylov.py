@@ -308,6 +308,29 @@ def test_undamped_answers_in_single_precision_are_as_good() -> None:
     assert float((found - expected).norm() / expected.norm()) < 1e-3
 
 
+@pytest.mark.parametrize("seed", [50, 58])
+def test_singular_values_that_count_as_zero_are_not_waited_for(seed: int) -> None:
+    """Rounding to single precision leaves some that double precision sees: what belongs to them is not missing."""
+    generator = torch.Generator().manual_seed(seed)
+    operator = Conv2dOperator(torch.randn(1, 1, 3, 3, generator=generator), (12, 11), padding=1, padding_mode="reflect")
+    y = operator(torch.randn(operator.in_shape, generator=generator))
+    expected = torch.linalg.pinv(operator.to_dense().double(), rtol=3.4e-6) @ y.double().flatten()
+    outcome = operator.pinv(solver="krylov").solve(y)
+    assert outcome.status.is_success
+    assert float((outcome.value.double().flatten() - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_a_budget_that_ends_says_what_is_known_of_the_error() -> None:
+    profile = torch.exp(-(torch.arange(-2.0, 3.0, dtype=torch.float64) ** 2) / 4)
+    operator = Conv2dOperator((profile[:, None] * profile)[None, None], (8, 10), padding=2)
+    y = operator(torch.randn(3, 1, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    for most in (1000, 1200):  # the first within the second round's first system, the other within its second
+        outcome = operator.pinv(solver="krylov", max_iter=most).solve(y)
+        assert outcome.status is Status.INACCURATE
+        assert outcome.iterations <= most
+        assert 1e-4 < outcome.residual < 1e-2
+
+
 def test_an_answer_whose_error_stays_too_large_is_called_inaccurate() -> None:
     """Few iterations: the residual meets its tolerance, what near-zero singular values hide does not."""
     weight = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

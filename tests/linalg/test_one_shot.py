@@ -59,6 +59,20 @@ def test_as_the_general_way(case: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(conv_pinv2d(y, weight, torch.Size(size), **options), inverse(y))
 
 
+def test_results_are_contiguous_whatever_the_data_are() -> None:
+    weight = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    for y in (torch.rand(3, 2, 40, 40).permute(1, 0, 2, 3), torch.rand(1, 3, 40, 40).expand(2, 3, 40, 40)):
+        assert conv_pinv2d(y, weight, 40, **CIRCULAR, damp=0.1).is_contiguous()
+
+
+@pytest.mark.parametrize(("dtype", "damp"), [(torch.float32, 1e-23), (torch.float64, 1e-170)], ids=str)
+def test_a_damping_whose_square_is_zero_divides_by_nothing(dtype: torch.dtype, damp: float) -> None:
+    weight, y = torch.tensor([[[[1.0, -1.0]]]], dtype=dtype), normal(1, 40, 40, dtype=dtype)
+    options: dict[str, Any] = {"padding": "same", "padding_mode": "circular"}
+    assert conv_pinv2d(y, weight, 40, **options, damp=damp, rtol=0.0).isfinite().all()
+    assert Conv2dOperator(weight, 40, **options).pinv(damp=damp, rtol=0.0)(y).isfinite().all()
+
+
 def test_each_call_has_its_own_kernel() -> None:
     """What is remembered is the kind of the call, never its numbers."""
     y = normal(1, 10, 10)

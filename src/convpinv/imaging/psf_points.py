@@ -273,7 +273,8 @@ class _Aligned:
         margin = (self.patches.shape[-1] - side) // 2
         values = self.patches[:, margin : margin + side, margin : margin + side]
         # A ground of few levels may show no noise at all around some of the points, which are no better for that.
-        noise = noise.clamp(min=0.5 * float(noise.mean()))
+        visible = noise[noise > torch.finfo(torch.float32).eps * self.brightness.abs()]
+        noise = noise.clamp(min=float(visible.min())) if len(visible) else noise
         deviation = (noise / self.brightness.abs()).clamp(min=torch.finfo(torch.float32).eps)[:, None, None]
         weight = deviation.square().reciprocal().expand_as(values) * deviation.square().min()
         if len(values) >= 4:

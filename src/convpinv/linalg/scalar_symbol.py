@@ -117,7 +117,7 @@ class FewTaps:
         else:
             for place, part in _blocks(taps[None], self.along_rows, self.along_columns, self.cut, bound):
                 spectrum[..., place, :].mul_(part)
-        return torch.fft.irfft2(spectrum, s=self.grid)
+        return torch.fft.irfft2(spectrum, s=self.grid).contiguous()  # the FFT keeps the order of permuted axes
 
 
 class _Magnitudes(NamedTuple):
@@ -201,7 +201,10 @@ class _Cut:
             is_cut = squares <= bound
             return squares.add_(self.damp * self.damp).reciprocal_().masked_fill_(is_cut, 0.0)
         # One pass; torch.where takes twenty times as long.
-        kept = torch.threshold_(squares, bound, math.inf) if bound > 0.0 or self.damp == 0.0 else squares
+        shift = float(self.damp) ** 2
+        # A damping whose square is no number lifts no zero: 1/0 would be met by 0 again.
+        lifts = bound == 0.0 and shift >= torch.finfo(squares.dtype).tiny
+        kept = squares if lifts else torch.threshold_(squares, bound, math.inf)
         if isinstance(self.damp, float) and self.damp == 0.0:
             return kept.reciprocal_()
         return kept.add_(self.damp * self.damp).reciprocal_()

@@ -49,6 +49,7 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
     """
     allowed = allowed_error(problem)
     image, tolerance, budget = spaces.backward(right), problem.tolerance, problem.max_iterations
+    shortest_margin: Tensor | None = None
     least = conjugate_gradients.solve(spaces.domain(tolerance, None), image, budget)
     done, curvature = least.iterations, least.curvature
     shortest: Outcome | None = None
@@ -63,22 +64,26 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         negligible = batch_norm(fitted) <= NEGLIGIBLE * torch.finfo(fitted.dtype).eps * batch_norm(right)
         fitted = torch.where(negligible.reshape(-1, 1, 1, 1), torch.zeros_like(fitted), fitted)
         start = None if shortest is None else shortest.value
-        shortest = conjugate_gradients.solve(spaces.data(tolerance, None), fitted, budget - done, start)
+        former = shortest
+        shortest = conjugate_gradients.solve(spaces.data(tolerance, shortest_margin), fitted, budget - done, start)
         done, curvature = done + shortest.iterations, torch.minimum(curvature, shortest.curvature)
+        if not shortest.status.is_success and shortest.residual > tolerance:
+            if former is not None:  # what met the tolerance, with its known error, is better than what does not
+                return solution(value, like, [_inexact(former, done, worst)])
+            return solution(spaces.backward(shortest.value), like, [replace(shortest, iterations=done)])
+        shortest = replace(shortest, status=Status.CONVERGED)
         value = spaces.backward(shortest.value)
-        if not shortest.status.is_success:
-            return solution(value, like, [replace(shortest, iterations=done)])
-        of_least = _error(least.size, curvature * batch_norm(least.value))
-        of_shortest = float(_error(shortest.size, curvature.sqrt() * batch_norm(value)).max())
         # Where what is left belongs to singular values that count as zero, nothing that counts is missing.
-        worst = max(float(torch.where(negligible | least.exhausted, 0.0, of_least).max()), of_shortest)
+        of_least = _error(least.size, curvature * batch_norm(least.value), negligible | least.exhausted)
+        of_shortest = _error(shortest.size, curvature.sqrt() * batch_norm(value), shortest.exhausted)
+        worst = float(torch.maximum(of_least, of_shortest).max())
         if worst <= allowed:
             return solution(value, like, [replace(least, iterations=done - shortest.iterations), shortest])
         if has_stalled:  # κ² times the rounding of double precision is what the normal equations leave
             return solution(value, like, [_inexact(shortest, done, worst)])
         rounds_left -= 1
-        if of_shortest > allowed:
-            tolerance *= AIM * allowed / of_shortest
+        reached = AIM * allowed * shortest.size / batch_norm(shortest.value)
+        shortest_margin = torch.where(of_shortest > allowed, reached / of_shortest, torch.inf)
         margin = torch.where(negligible, torch.inf, AIM * allowed * curvature)
         better = conjugate_gradients.solve(spaces.domain(problem.tolerance, margin), image, budget - done, least.value)
         done, curvature = done + better.iterations, torch.minimum(curvature, better.curvature)
@@ -91,9 +96,9 @@ def _inexact(outcome: Outcome, iterations: int, error: float) -> Outcome:
     return replace(outcome, status=Status.INACCURATE, iterations=iterations, residual=error)
 
 
-def _error(size: Tensor, scale: Tensor) -> Tensor:
-    """Relative error: what is left over what it is measured by, 0 where nothing is left."""
-    return torch.where(size > 0, size / torch.where(scale > 0, scale, 1.0), 0.0)
+def _error(size: Tensor, scale: Tensor, nothing: Tensor) -> Tensor:
+    """Relative error: what is left over what it is measured by, 0 where nothing is left that counts."""
+    return torch.where((size > 0) & ~nothing, size / torch.where(scale > 0, scale, 1.0), 0.0)
 
 
 def solution(value: Tensor, batch: Tensor, outcomes: Sequence[Outcome]) -> Solution:
