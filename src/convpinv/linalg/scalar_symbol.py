@@ -110,7 +110,7 @@ class FewTaps:
             return None
         bound = self.cut.bound_beforehand(known)
         spectrum = torch.fft.rfft2(planes)
-        if self.is_one_block:
+        if self.is_one_block:  # written out: the general way asks for what is known here, one small operation each
             half = torch.mm(taps, self.along_columns).view(2 * self.taps[0], -1)
             real, imaginary = torch.mm(self.along_rows.flatten(0, 1), half).chunk(2)
             spectrum.mul_(_inverse(real, imaginary, real.square().addcmul_(imaginary, imaginary), self.cut, bound))
@@ -200,14 +200,11 @@ class _Cut:
         if not isinstance(bound, float):
             is_cut = squares <= bound
             return squares.add_(self.damp * self.damp).reciprocal_().masked_fill_(is_cut, 0.0)
-        # One pass; torch.where takes twenty times as long.
-        shift = float(self.damp) ** 2
+        shift = self.damp * self.damp
         # A damping whose square is no number lifts no zero: 1/0 would be met by 0 again.
-        lifts = bound == 0.0 and shift >= torch.finfo(squares.dtype).tiny
-        kept = squares if lifts else torch.threshold_(squares, bound, math.inf)
-        if isinstance(self.damp, float) and self.damp == 0.0:
-            return kept.reciprocal_()
-        return kept.add_(self.damp * self.damp).reciprocal_()
+        if bound > 0.0 or shift < torch.finfo(squares.dtype).tiny:
+            torch.threshold_(squares, bound, math.inf)  # one pass; torch.where takes twenty times as long
+        return squares.reciprocal_() if shift == 0.0 else squares.add_(shift).reciprocal_()
 
 
 def _are_few(taps: Tensor, grid: tuple[int, int]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from convpinv.linalg.solvers.base import Status, batch_norm
+from convpinv.linalg.solvers.base import Solution, Status, batch_norm
 
 # Iterations without halving the best residual before a system counts as stagnated. Plateaus of several hundred
 # iterations are normal at small damping: two measured ones of over 300 ended in convergence.
@@ -37,6 +37,17 @@ class Outcome:
     size: Tensor
     curvature: Tensor
     exhausted: Tensor
+
+
+def solution(value: Tensor, batch: Tensor, outcomes: Sequence[Outcome]) -> Solution:
+    """Put outcomes together: the first failure and its residual, or the worst one; all iterations; the batch's dtype."""
+    failed = [outcome for outcome in outcomes if not outcome.status.is_success]
+    return Solution(
+        value.to(batch.dtype),
+        failed[0].status if failed else Status.CONVERGED,
+        sum(outcome.iterations for outcome in outcomes),
+        failed[0].residual if failed else max(outcome.residual for outcome in outcomes),
+    )
 
 
 # Solves for right-hand sides of size 1, each to about the residual asked for (B,), within so many iterations: the
@@ -94,8 +105,8 @@ def solve(system: System, right: Tensor, max_iterations: int, start: Tensor | No
                 system, correct, value, residual, size, right, target, max_iterations - done
             )
         else:
-            limits = max_iterations - done, curvature, exhausted
-            value, used, stalled = _run(system, value, residual, target, *limits)
+            left = max_iterations - done
+            value, used, stalled = _run(system, value, residual, target, left, curvature, exhausted)
             residual = right - system.multiply(value)
             size = batch_norm(residual)
         done += used

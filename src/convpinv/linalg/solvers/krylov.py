@@ -209,12 +209,12 @@ class Krylov(Solver):
         if problem.regularization.damp:
             if data is not None:
                 outcome = conjugate_gradients.solve(data.system(problem.tolerance), right, budget)
-                return undamped.solution(backward(outcome.value), batch, [outcome])
+                return conjugate_gradients.solution(backward(outcome.value), batch, [outcome])
             assert domain is not None
             # Here the unknown is the answer itself, and its error may be (σ₁/damp)² times its residual.
             system = domain.system(problem.tolerance, problem.accuracy * problem.regularization.damp**2)
             outcome = conjugate_gradients.solve(system, backward(right), budget)
-            return undamped.solution(outcome.value, batch, [outcome])
+            return conjugate_gradients.solution(outcome.value, batch, [outcome])
         assert domain is not None
         assert data is not None
         return undamped.solve(undamped.Spaces(forward, backward, domain.system, data.system), problem, right, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,9 +56,9 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
     value, worst, rounds_left, has_stalled = torch.zeros_like(image), float("inf"), ROUNDS, False
     while True:
         if done >= budget and shortest is None:
-            return solution(least.value, like, [replace(least, status=Status.MAX_ITERATIONS)])
+            return conjugate_gradients.solution(least.value, like, [replace(least, status=Status.MAX_ITERATIONS)])
         if shortest is not None and (done >= budget or not rounds_left):
-            return solution(value, like, [_inexact(shortest, done, worst)])
+            return conjugate_gradients.solution(value, like, [_inexact(shortest, done, worst)])
         fitted = spaces.forward(least.value)
         # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
         negligible = batch_norm(fitted) <= NEGLIGIBLE * torch.finfo(fitted.dtype).eps * batch_norm(right)
@@ -69,8 +69,10 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         done, curvature = done + shortest.iterations, torch.minimum(curvature, shortest.curvature)
         if not shortest.status.is_success and shortest.residual > tolerance:
             if former is not None:  # what met the tolerance, with its known error, is better than what does not
-                return solution(value, like, [_inexact(former, done, worst)])
-            return solution(spaces.backward(shortest.value), like, [replace(shortest, iterations=done)])
+                return conjugate_gradients.solution(value, like, [_inexact(former, done, worst)])
+            return conjugate_gradients.solution(
+                spaces.backward(shortest.value), like, [replace(shortest, iterations=done)]
+            )
         shortest = replace(shortest, status=Status.CONVERGED)
         value = spaces.backward(shortest.value)
         # Where what is left belongs to singular values that count as zero, nothing that counts is missing.
@@ -78,14 +80,16 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         of_shortest = _error(shortest.size, curvature.sqrt() * batch_norm(value), shortest.exhausted)
         worst = float(torch.maximum(of_least, of_shortest).max())
         if worst <= allowed:
-            return solution(value, like, [replace(least, iterations=done - shortest.iterations), shortest])
+            return conjugate_gradients.solution(
+                value, like, [replace(least, iterations=done - shortest.iterations), shortest]
+            )
         if has_stalled:  # κ² times the rounding of double precision is what the normal equations leave
-            return solution(value, like, [_inexact(shortest, done, worst)])
+            return conjugate_gradients.solution(value, like, [_inexact(shortest, done, worst)])
         rounds_left -= 1
         reached = AIM * allowed * shortest.size / batch_norm(shortest.value)
         shortest_margin = torch.where(of_shortest > allowed, reached / of_shortest, torch.inf)
         margin = torch.where(negligible, torch.inf, AIM * allowed * curvature)
-        better = conjugate_gradients.solve(spaces.domain(problem.tolerance, margin), image, budget - done, least.value)
+        better = conjugate_gradients.solve(spaces.domain(tolerance, margin), image, budget - done, least.value)
         done, curvature = done + better.iterations, torch.minimum(curvature, better.curvature)
         has_stalled = better.status is Status.STAGNATED
         # Whether the tolerance was met is known; what the margin is worth shows in the error.
@@ -99,14 +103,3 @@ def _inexact(outcome: Outcome, iterations: int, error: float) -> Outcome:
 def _error(size: Tensor, scale: Tensor, nothing: Tensor) -> Tensor:
     """Relative error: what is left over what it is measured by, 0 where nothing is left that counts."""
     return torch.where((size > 0) & ~nothing, size / torch.where(scale > 0, scale, 1.0), 0.0)
-
-
-def solution(value: Tensor, batch: Tensor, outcomes: Sequence[Outcome]) -> Solution:
-    """Put outcomes together: the first failure, all iterations, the worst residual."""
-    failed = [outcome for outcome in outcomes if not outcome.status.is_success]
-    return Solution(
-        value.to(batch.dtype),
-        failed[0].status if failed else Status.CONVERGED,
-        sum(outcome.iterations for outcome in outcomes),
-        failed[0].residual if failed else max(outcome.residual for outcome in outcomes),
-    )
