@@ -39,11 +39,11 @@ class Outcome:
     exhausted: Tensor
 
 
-def solution(value: Tensor, batch: Tensor, outcomes: Sequence[Outcome]) -> Solution:
-    """Put outcomes together: the first failure and its residual, or the worst one; all iterations; the batch's dtype."""
+def solution(value: Tensor, outcomes: Sequence[Outcome]) -> Solution:
+    """Put outcomes together: the first failure and its residual, or the worst one; all iterations."""
     failed = [outcome for outcome in outcomes if not outcome.status.is_success]
     return Solution(
-        value.to(batch.dtype),
+        value,
         failed[0].status if failed else Status.CONVERGED,
         sum(outcome.iterations for outcome in outcomes),
         failed[0].residual if failed else max(outcome.residual for outcome in outcomes),

@@ -133,7 +133,9 @@ class KrylovState:
     """The systems that the problem needs: the smaller space alone where damp > 0, both where damp = 0."""
 
     problem: Problem
-    operator: Convolution
+    operator: Convolution  # in double precision, divided by `scale`
+    scale: float
+    damp: float  # the problem's, divided by `scale`
     outputs: NormalSystem | None
     pictures: NormalSystem | None
 
@@ -182,12 +184,16 @@ class Krylov(Solver):
         if operator.geometry.boundary is Boundary.ZEROS:
             # A frame of zeros around a point spread function makes the strips of the systems wider for nothing.
             operator = structure.trimmed(operator)
+        # Kernels below 1e-80 or above 1e77 have residuals whose squares are no numbers: undamped ones came back zero,
+        # or as whatever the iteration began with, and were called converged.
         damp = problem.regularization.damp
+        scale = spectrum.binary_scale(max(float(operator.weight.abs().max()), damp))
+        operator, damp = Convolution(operator.weight / scale, operator.geometry), damp / scale
         wide = structure.is_wide(operator)
         rtol = problem.regularization.rtol
         outputs = _system(operator, True, damp, rtol) if wide or not damp else None
         pictures = _system(operator, False, damp, rtol) if not wide or not damp else None
-        return KrylovState(problem, operator, outputs, pictures)
+        return KrylovState(problem, operator, scale, damp, outputs, pictures)
 
     def apply(self, state: KrylovState, batch: Tensor) -> Solution:
         """``A⁺ y``."""
@@ -198,26 +204,40 @@ class Krylov(Solver):
         return self._solve(state, batch, adjoint=True)
 
     def _solve(self, state: KrylovState, batch: Tensor, adjoint: bool) -> Solution:
+        right = batch.to(state.operator.dtype)
+        sizes = _binary_sizes(right)
+        solution = self._solve_at_unit_scale(state, right / sizes, adjoint)
+        # One after the other: their quotient may be no number where the product is one.
+        return replace(solution, value=(solution.value / state.scale * sizes).to(batch.dtype))
+
+    def _solve_at_unit_scale(self, state: KrylovState, right: Tensor, adjoint: bool) -> Solution:
         operator, problem = state.operator, state.problem
-        right = batch.to(operator.dtype)
         forward, backward = operator._apply, operator._apply_adjoint
         domain, data = state.pictures, state.outputs
         if adjoint:
             forward, backward = backward, forward
             domain, data = data, domain
         budget = problem.max_iterations
-        if problem.regularization.damp:
+        if state.damp:
             if data is not None:
                 outcome = conjugate_gradients.solve(data.system(problem.tolerance), right, budget)
-                return conjugate_gradients.solution(backward(outcome.value), batch, [outcome])
+                return conjugate_gradients.solution(backward(outcome.value), [outcome])
             assert domain is not None
             # Here the unknown is the answer itself, and its error may be (σ₁/damp)² times its residual.
-            system = domain.system(problem.tolerance, problem.accuracy * problem.regularization.damp**2)
+            system = domain.system(problem.tolerance, problem.accuracy * state.damp**2)
             outcome = conjugate_gradients.solve(system, backward(right), budget)
-            return conjugate_gradients.solution(outcome.value, batch, [outcome])
+            return conjugate_gradients.solution(outcome.value, [outcome])
         assert domain is not None
         assert data is not None
-        return undamped.solve(undamped.Spaces(forward, backward, domain.system, data.system), problem, right, batch)
+        return undamped.solve(undamped.Spaces(forward, backward, domain.system, data.system), problem, right)
+
+
+def _binary_sizes(batch: Tensor) -> Tensor:
+    """Power of two of each picture's largest value (B, 1, 1, 1), in real numbers; 1 for zero and what is not finite."""
+    largest = batch.abs().amax((1, 2, 3), keepdim=True)
+    # One below the largest exponent: what is divided by it stays a normal number.
+    exponent = torch.frexp(largest).exponent.clamp(-1021, 1023)
+    return torch.where(torch.isfinite(largest), torch.ldexp(torch.ones_like(largest), exponent), 1.0)
 
 
 def _accuracy(problem: Problem) -> str:

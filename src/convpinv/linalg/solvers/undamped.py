@@ -39,7 +39,7 @@ def allowed_error(problem: Problem) -> float:
     return max(MOST_ERROR, LOOSER * problem.accuracy)
 
 
-def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solution:
+def solve(spaces: Spaces, problem: Problem, right: Tensor) -> Solution:
     """Solve ``AᴴA v = Aᴴy``, then ``A Aᴴ u = A v``, for ``x = Aᴴu``.
 
     The error of v is at most its residual over the smallest eigenvalue, and that of x the residual of u over the root
@@ -56,9 +56,9 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
     value, worst, rounds_left, has_stalled = torch.zeros_like(image), float("inf"), ROUNDS, False
     while True:
         if done >= budget and shortest is None:
-            return conjugate_gradients.solution(least.value, like, [replace(least, status=Status.MAX_ITERATIONS)])
+            return conjugate_gradients.solution(least.value, [replace(least, status=Status.MAX_ITERATIONS)])
         if shortest is not None and (done >= budget or not rounds_left):
-            return conjugate_gradients.solution(value, like, [_inexact(shortest, done, worst)])
+            return conjugate_gradients.solution(value, [_inexact(shortest, done, worst)])
         fitted = spaces.forward(least.value)
         # Where the data lie outside the range, what is fitted may be rounding alone: then the answer is 0.
         negligible = batch_norm(fitted) <= NEGLIGIBLE * torch.finfo(fitted.dtype).eps * batch_norm(right)
@@ -69,10 +69,8 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         done, curvature = done + shortest.iterations, torch.minimum(curvature, shortest.curvature)
         if not shortest.status.is_success and shortest.residual > tolerance:
             if former is not None:  # what met the tolerance, with its known error, is better than what does not
-                return conjugate_gradients.solution(value, like, [_inexact(former, done, worst)])
-            return conjugate_gradients.solution(
-                spaces.backward(shortest.value), like, [replace(shortest, iterations=done)]
-            )
+                return conjugate_gradients.solution(value, [_inexact(former, done, worst)])
+            return conjugate_gradients.solution(spaces.backward(shortest.value), [replace(shortest, iterations=done)])
         shortest = replace(shortest, status=Status.CONVERGED)
         value = spaces.backward(shortest.value)
         # Where what is left belongs to singular values that count as zero, nothing that counts is missing.
@@ -81,10 +79,10 @@ def solve(spaces: Spaces, problem: Problem, right: Tensor, like: Tensor) -> Solu
         worst = float(torch.maximum(of_least, of_shortest).max())
         if worst <= allowed:
             return conjugate_gradients.solution(
-                value, like, [replace(least, iterations=done - shortest.iterations), shortest]
+                value, [replace(least, iterations=done - shortest.iterations), shortest]
             )
         if has_stalled:  # κ² times the rounding of double precision is what the normal equations leave
-            return conjugate_gradients.solution(value, like, [_inexact(shortest, done, worst)])
+            return conjugate_gradients.solution(value, [_inexact(shortest, done, worst)])
         rounds_left -= 1
         reached = AIM * allowed * shortest.size / batch_norm(shortest.value)
         shortest_margin = torch.where(of_shortest > allowed, reached / of_shortest, torch.inf)
