@@ -35,6 +35,14 @@ def test_atol_and_rtol_are_those_of_torch(solver: str) -> None:
             assert torch.allclose(found, expected), (solver, atol, rtol)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("padding", [0, "same"])
+def test_a_threshold_beyond_the_dtype_cuts_all(channels: int, padding: int | str) -> None:
+    weight = torch.randn(channels, channels, 3, 3, generator=torch.Generator().manual_seed(0))
+    operator = Conv2dOperator(weight, 12, padding=padding, padding_mode="circular" if padding else "zeros")
+    assert not operator.pinv(atol=1e40)(random_images(operator.out_shape, operator)).any()
+
+
 def test_damp_and_cut_together() -> None:
     operator = Conv2dOperator(torch.rand(1, 1, 3, 3, dtype=torch.float64), (6, 6), padding=1, padding_mode="circular")
     u, s, vh = torch.linalg.svd(operator.to_dense())

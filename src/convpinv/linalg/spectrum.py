@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from math import frexp, isfinite
 from typing import Any
 
 import torch
@@ -75,7 +74,9 @@ class Regularization:
 
     def threshold(self, largest: Tensor) -> Tensor:
         """Value at or below which a singular value counts as zero."""
-        return torch.clamp(self.rtol * largest, min=self.atol)
+        # torch refuses bounds beyond the dtype, where an infinite one says the same.
+        atol = self.atol if self.atol <= torch.finfo(largest.dtype).max else math.inf
+        return torch.clamp(self.rtol * largest, min=atol)
 
     def invert(self, values: Tensor, largest: Tensor) -> Tensor:
         """σ → σ/(σ² + damp²) above the threshold, 0 at and below it."""
@@ -134,7 +135,7 @@ def binary_scale(largest: float) -> float:
 
     Both ends keep the scale and its reciprocal finite: some digits are lost of kernels that have hardly any.
     """
-    exponent = frexp(largest)[1] if largest > 0.0 and isfinite(largest) else 0
+    exponent = math.frexp(largest)[1] if largest > 0.0 and math.isfinite(largest) else 0
     return 2.0 ** min(max(exponent, -1021), 1023)
 
 
