@@ -26,6 +26,7 @@ CLAIMS = {
     "valid_motion": "Camera shake, the border unknown",
     "hard_boundaries": "Zero, reflected and replicated borders",
     "krylov_iterations": "Iterations",
+    "automatic_choice": "The automatic choice of a solver",
     "singular_values": "Singular values",
     "deblur_speed": "Restoring a picture",
     "growth": "Growth with the picture",
@@ -34,6 +35,8 @@ CLAIMS = {
     "start": "Import and start",
 }
 SILENT = "silent_failures"
+# Cases by the dozen are a plot, and this one a table.
+SUMMARY = "all of them"
 
 HEAD = """# Performance
 
@@ -182,7 +185,8 @@ def text(results: Mapping[str, Results]) -> str:
         lines += [f"## {title}", "", f"{found['sentence']} (`benchmarks/{claim}.py`)", ""]
         if claim in PLOTS:
             lines += [f"![{title}](images/performance-{claim.replace('_', '-')}.png)", ""]
-        lines += [*table(found["rows"]), "", origin(found), ""]
+        summary = [row for row in found["rows"] if row["case"] == SUMMARY]
+        lines += [*table(summary or found["rows"]), "", origin(found), ""]
     if SILENT in results:
         found = results[SILENT]
         lines += ["## Wrong without a word", "", f"{found['sentence']} (`benchmarks/{SILENT}.py`)", ""]
@@ -273,11 +277,40 @@ def plot_valid(results: Results, figure: Any) -> None:
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, frameon=False)
 
 
+def plot_choice(results: Results, figure: Any) -> None:
+    """Foretold and measured: a mark for each problem and solver, hollow where another one was chosen."""
+    for place, (quantity, axes) in enumerate(zip(("prepare", "apply"), figure.subplots(1, 2), strict=True)):
+        rows = [row for row in results["rows"] if row["case"] != SUMMARY]
+        for contender in dict.fromkeys(row["contender"] for row in rows):
+            colour = None
+            for chosen in (True, False):
+                mine = [row for row in rows if row["contender"] == contender]
+                mine = [row for row in mine if bool(row["figures"]["chosen_for_1"]) == chosen]
+                measured = [row["figures"]["apply_seconds"] if place else seconds_of(row) for row in mine]
+                foretold = [row["figures"][f"forecast_{quantity}"] for row in mine]
+                (drawn,) = axes.loglog(
+                    foretold,
+                    measured,
+                    "o",
+                    markersize=4,
+                    color=colour,
+                    markerfacecolor=None if chosen else "none",
+                    label=contender if chosen else None,
+                )
+                colour = drawn.get_color()
+        ends = max(min(axes.get_xlim()[0], axes.get_ylim()[0]), 1e-4), max(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot(ends, ends, color="tab:gray", linewidth=1)
+        axes.set(xlabel=f"foretold, seconds to {quantity}", ylabel="measured, seconds", title=f"to {quantity}")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+
+
 PLOTS: dict[str, Callable[[Results, Any], None]] = {
     "one_shot_circular": plot_one_shot,
     "large_circular": plot_large,
     "valid_motion": plot_valid,
     "growth": plot_growth,
+    "automatic_choice": plot_choice,
 }
 
 

@@ -32,7 +32,7 @@ FLOORS = (
     ("convolution",),
     ("structure",),
     ("solvers.base",),
-    ("solvers.conjugate_gradients",),
+    ("solvers.conjugate_gradients", "solvers.conditioning"),
     (
         "solvers.block_plan",
         "solvers.undamped",

@@ -206,7 +206,19 @@ def test_weakly_damped_toeplitz_goes_direct_and_strongly_damped_iterates() -> No
     operator = Conv2dOperator(torch.full((1, 1, 9, 9), 1 / 81) + 0.01 * normal(1, 1, 9, 9).float(), 200)
     assert operator.plan(damp=0.1).solver.name == "krylov"
     assert operator.plan(damp=1e-5).solver.name == "border"
-    assert operator.plan(damp=0.1, applications=1000).solver.name == "border"
+
+
+def test_what_is_chosen_takes_least_of_what_is_sure() -> None:
+    # Well-conditioned without damping, and the symbol says so: iterating takes a fraction of factoring.
+    wide = Conv2dOperator(normal(2, 3, 3, 3), 160)
+    assert wide.plan().solver.name == "krylov"
+    assert wide.pinv().solve(random_images(wide.out_shape, wide)).status is convpinv.Status.CONVERGED
+    # Many applications pay for factors, and for a decomposition.
+    same = unit_operator(normal(1, 1, 5, 5), 28, "zeros", 2)
+    chosen = [same.plan(damp=0.03, applications=count).solver.name for count in (1, 10_000)]
+    assert chosen == ["border", "dense"]
+    # Without damping a square symbol may vanish between the samples: nothing but a decomposition is sure.
+    assert same.plan().solver.name == "dense"
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-5, 1e5, 1e30])

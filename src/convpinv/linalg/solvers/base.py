@@ -88,6 +88,23 @@ class Problem:
     applications: int
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What a solver would take for a problem, and whether its answer can be relied on before it is there.
+
+    Seconds of two cores, fitted to what solves took (``benchmarks/automatic_choice.py``): other machines are faster or
+    slower, and what the automatic choice compares are ratios. An application is that to one picture.
+    """
+
+    prepare: float
+    apply: float
+    is_sure: bool = True
+
+    def total(self, applications: int) -> float:
+        """Seconds to prepare once and apply so many times."""
+        return self.prepare + applications * self.apply
+
+
 class UnsuitableError(Exception):
     """Raised by :meth:`Solver.prepare` where the numbers, not the shape, show that a solver cannot serve.
 
@@ -100,6 +117,8 @@ class Solver(abc.ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    # Whether the answer is exact to rounding, not to a tolerance.
+    is_direct: ClassVar[bool] = True
     # Whether kernels that share one geometry (Geometry.kernels) are decomposed each by itself, with a threshold each.
     serves_kernels_side_by_side: ClassVar[bool] = False
     # Whether NaN or infinity anywhere in the data shows in every pixel that depends on them.
@@ -109,9 +128,13 @@ class Solver(abc.ABC):
     def refuses(self, problem: Problem) -> str | None:
         """One sentence saying why this solver cannot serve the problem; None where it can."""
 
-    @abc.abstractmethod
     def declines(self, problem: Problem) -> str | None:
         """One sentence saying why the automatic choice should pass this solver by though it could serve, or None."""
+        return None
+
+    @abc.abstractmethod
+    def forecast(self, problem: Problem) -> Forecast | None:
+        """What it would take; None where nothing that could serve takes less."""
 
     @abc.abstractmethod
     def describe(self, problem: Problem) -> str:

@@ -38,9 +38,8 @@ class Blocks(Solver):
         """Anything but stride 1 on a full turn of a periodic picture, and thresholds that would cut."""
         return why_no_blocks(problem)
 
-    def declines(self, problem: Problem) -> str | None:
-        """Never: where Fourier gives way, blocks pay."""
-        return None
+    def forecast(self, problem: Problem) -> None:
+        """Nothing takes less than these FFTs, where Fourier gives way to them."""
 
     def describe(self, problem: Problem) -> str:
         """Name the blocks, the halo, and what the halo leaves out."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convpinv.arguments import SolverRefusedError
-from convpinv.linalg.solvers.base import Problem, Solver, UnsuitableError
+from convpinv.linalg.solvers.base import Forecast, Problem, Solver, UnsuitableError
 from convpinv.linalg.solvers.blocks import Blocks
 from convpinv.linalg.solvers.border.solver import Border
 from convpinv.linalg.solvers.dense import Dense
@@ -14,9 +14,11 @@ from convpinv.linalg.solvers.fourier import Fourier
 from convpinv.linalg.solvers.krylov import Krylov
 from convpinv.linalg.solvers.separable import Separable
 
-# In the order in which the automatic choice asks: what is exact and cheapest to apply first.
+# In the order in which the automatic choice asks: what nothing else is cheaper than, then by how sure it is.
 SOLVERS: tuple[Solver, ...] = (Fourier(), Blocks(), Separable(), Dense(), Border(), Krylov())
 NAMES = tuple(solver.name for solver in SOLVERS)
+# A direct answer is exact to rounding, an iterated one to a tolerance, in a time that is known to a factor of two.
+EXACT_IS_WORTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,56 @@ class Plan:
 
 
 def choose(problem: Problem, requested: str, found: tuple[tuple[Solver, str], ...] = ()) -> Plan:
-    """Plan with the solver that was asked for, or with the first that does not refuse.
+    """Plan with the solver that was asked for, or with the one that takes least of those that are sure to serve.
 
     ``found`` are solvers that refused when they prepared.
     """
     refusals: list[tuple[Solver, str]] = []
+    forecasts: list[tuple[Solver, Forecast]] = []
     unsuitable = {solver.name: reason for solver, reason in found}
     for solver in SOLVERS:
         if requested not in ("auto", solver.name):
             continue
         reason = unsuitable.get(solver.name) or solver.refuses(problem)
         reason = reason or (solver.declines(problem) if requested == "auto" else None)
-        if reason is None:
+        if reason is not None:
+            refusals.append((solver, reason))
+            continue
+        forecast = solver.forecast(problem) if requested == "auto" else None
+        if forecast is None:
             return Plan(solver, problem, tuple(refusals), requested)
-        refusals.append((solver, reason))
+        forecasts.append((solver, forecast))
+    if forecasts:
+        return _cheapest(problem, forecasts, refusals)
     serving = [solver.name for solver in SOLVERS if solver.name not in unsuitable and solver.refuses(problem) is None]
     alternative = f"solver='{serving[0]}' serves" if serving else "use damp instead of atol and rtol"
     reasons = "; ".join(f"{type(solver).__name__} refuses: {reason}" for solver, reason in refusals)
     raise SolverRefusedError(f"pinv: solver is '{requested}'; {reasons}; {alternative}")
+
+
+def _cheapest(problem: Problem, forecasts: list[tuple[Solver, Forecast]], refusals: list[tuple[Solver, str]]) -> Plan:
+    """Take what is sure and takes least; where nothing is sure, the first, which is the more exact."""
+    seconds = {solver: forecast.total(problem.applications) for solver, forecast in forecasts}
+    sure = [solver for solver, forecast in forecasts if forecast.is_sure]
+    weighed = {solver: seconds[solver] * (1.0 if solver.is_direct else EXACT_IS_WORTH) for solver in sure}
+    chosen = min(sure, key=lambda solver: weighed[solver]) if sure else forecasts[0][0]
+    for solver, forecast in forecasts:
+        if solver is chosen:
+            continue
+        if sure and not forecast.is_sure:
+            reason = "without damping, singular values near 0 may spoil it; another solver is sure"
+        else:
+            count = f"{problem.applications} applications" if problem.applications > 1 else "one application"
+            reason = f"by estimate {_time(seconds[solver])} for {count}, {_time(seconds[chosen])} by {chosen.name}"
+        refusals.append((solver, reason))
+    before = SOLVERS[: SOLVERS.index(chosen)]
+    ordered = sorted(refusals, key=lambda refusal: SOLVERS.index(refusal[0]))
+    return Plan(chosen, problem, tuple(refusal for refusal in ordered if refusal[0] in before))
+
+
+def _time(seconds: float) -> str:
+    number, unit = (seconds, "s") if seconds >= 1 else (1e3 * seconds, "ms")
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 
 def prepare(plan: Plan) -> tuple[Plan, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
@@ -12,12 +13,22 @@ from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
-from convpinv.linalg.solvers.base import Problem, Solution, Solver, Status, UnsuitableError, batch_norm, double_of
+from convpinv.linalg.solvers.base import (
+    Forecast,
+    Problem,
+    Solution,
+    Solver,
+    Status,
+    UnsuitableError,
+    batch_norm,
+    double_of,
+)
 from convpinv.linalg.solvers.border import layout, probes, systems
 from convpinv.linalg.solvers.border.cost import best_elimination, eliminations
 from convpinv.linalg.solvers.border.half_periodic import TurnedSystem, half_periodic_system, turned
 from convpinv.linalg.solvers.border.refinement import Refined, refine
 from convpinv.linalg.solvers.border.systems import AugmentedSystem, Pair, SquareSystem
+from convpinv.linalg.solvers.conditioning import conditioning_of
 
 # Where damp = 0 and the operator is not square, the factored system is damped by these parts of σ₁, one after the
 # other until refinement converges. What data outside the range leave over costs ε/base², and a step of refinement
@@ -39,12 +50,11 @@ OPERATIONS_A_SECOND = 3e10
 AUTOMATIC_OPERATIONS = 2e12
 PATIENT_OPERATIONS = 1e13
 MANY_APPLICATIONS = 100
-# From this damping on, relative to σ₁, exactly Toeplitz systems converge in some twenty iterations; all others from
-# this, where iterating once took a fifth to a tenth of factoring (8 → 8 channels at 64², reflect 11×11 at 128²).
-WELL_DAMPED = 1e-3
-STRONGLY_DAMPED = 5e-2
 SEVERAL_APPLICATIONS = 10
-CHEAP = 1e11
+# Seconds, fitted to 270 solves: for calling, an operation and a pixel of either side; for calling, an entry of the
+# border matrix and a pixel.
+PREPARE_SECONDS = 1.1e-2, 7e-11, 1.9e-7
+APPLY_SECONDS = 3.2e-3, 4.9e-9, 1.5e-7
 # Who asks for no more than this in double precision wants an iteration, not the last digits.
 LOOSE_TOLERANCE = 1e-7
 
@@ -90,24 +100,25 @@ class Border(Solver):
         return None
 
     def declines(self, problem: Problem) -> str | None:
-        """Where iterations are done before a matrix is factored, and where the factors are dear."""
-        operator, damp = problem.operator, problem.regularization.damp
-        way = best_elimination(problem)
+        """Where the factors are dear, and where less is asked for than they give."""
+        operator, way = problem.operator, best_elimination(problem)
         many = problem.applications >= MANY_APPLICATIONS
         if way.operations > (PATIENT_OPERATIONS if many else AUTOMATIC_OPERATIONS):
             return f"a border matrix of {way.unknowns} x {way.unknowns}; solver='border' is direct, slow to prepare"
-        toeplitz = structure.is_valid(operator) or structure.is_full(operator)
         few = problem.applications < SEVERAL_APPLICATIONS
         if few and operator.dtype == double_of(operator.dtype) and problem.tolerance >= LOOSE_TOLERANCE:
             return "a loose tol for a few applications: they are iterated before a matrix is factored"
-        enough = WELL_DAMPED if toeplitz else STRONGLY_DAMPED
-        if damp < enough * _symbol_scale(operator):
-            return None
-        if toeplitz and not (many and way.operations < CHEAP):
-            return "damped and exactly Toeplitz: iterations with the corrected inverse symbol take few steps there"
-        if not toeplitz and few:
-            return "strongly damped: a few applications are iterated before a matrix is factored"
         return None
+
+    def forecast(self, problem: Problem) -> Forecast:
+        """The elimination counted beforehand; without damping it is relied on where the symbol tells the rank."""
+        way, operator = best_elimination(problem), problem.operator
+        pixels = prod(operator.out_shape) + prod(operator.in_shape)
+        prepare = PREPARE_SECONDS[0] + PREPARE_SECONDS[1] * way.operations + PREPARE_SECONDS[2] * pixels
+        entries = operator.geometry.groups * way.unknowns**2
+        apply = APPLY_SECONDS[0] + APPLY_SECONDS[1] * entries + APPLY_SECONDS[2] * pixels
+        sure = problem.regularization.damp > 0 or conditioning_of(problem).is_sure
+        return Forecast(prepare, apply, sure)
 
     def describe(self, problem: Problem) -> str:
         """Name the border matrix and what it costs."""
