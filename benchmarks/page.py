@@ -300,7 +300,7 @@ def plot_choice(results: Results, figure: Any) -> None:
                 colour = drawn.get_color()
         ends = max(min(axes.get_xlim()[0], axes.get_ylim()[0]), 1e-4), max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot(ends, ends, color="tab:gray", linewidth=1)
-        axes.set(xlabel=f"foretold, seconds to {quantity}", ylabel="measured, seconds", title=f"to {quantity}")
+        axes.set(xlabel="foretold, seconds", ylabel="measured, seconds", title=f"to {quantity} (hollow: passed by)")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
 

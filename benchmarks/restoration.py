@@ -124,7 +124,7 @@ def wiener(y: Array, kernel: Array) -> Array:
     return np.asarray(restoration.wiener(padded, kernel, 0.1, clip=False))[inner]
 
 
-def methods(priors: list[str], protocol: str, has_deepinv: bool) -> dict[str, Callable[[Array, Array], Array]]:
+def methods(priors: list[str], protocol: str, has_deepinv: bool = True) -> dict[str, Callable[[Array, Array], Array]]:
     found: dict[str, Callable[[Array, Array], Array]] = {
         "blurred": lambda y, _: y,
         "scikit-image wiener, balance 0.1, reflect pad": wiener,

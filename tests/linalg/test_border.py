@@ -141,7 +141,7 @@ def test_undamped_and_nearly_singular_is_refused_and_the_plan_says_so() -> None:
 
 
 def test_strong_damping_and_loose_tolerances_iterate_for_few_applications() -> None:
-    operator = unit_operator(normal(1, 1, 5, 5), 80, "reflect", 2)
+    operator = unit_operator(normal(1, 1, 5, 5), 160, "reflect", 2)
     for options in ({"damp": 0.2}, {"damp": 1e-3, "tol": 1e-6}):
         assert operator.plan(**options).solver.name == "krylov"  # pyright: ignore[reportArgumentType]
         assert operator.plan(**options, applications=50).solver.name == "border"  # pyright: ignore[reportArgumentType]

@@ -160,7 +160,7 @@ def test_a_call_changes_neither_data_nor_state() -> None:
         (lambda: Conv2dOperator(torch.rand(2, 2, 2, 2), 64, stride=2), "Fourier"),  # blocks tile: no boundary
         (lambda: Conv2dOperator(torch.ones(1, 1, 5, 5), 200, padding=2, padding_mode="reflect"), "Separable"),
         (lambda: Conv2dOperator(torch.rand(1, 1, 3, 3), 16, padding=1), "Dense"),
-        (lambda: Conv2dOperator(torch.rand(1, 1, 3, 3), 100), "Krylov"),
+        (lambda: Conv2dOperator(torch.rand(1, 1, 3, 3), 200), "Krylov"),
     ],
 )
 def test_automatic_choice(make, expected: str) -> None:
