@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 import convpinv
 from convpinv import Conv2dOperator
 from convpinv.linalg.solvers.border import cost, refinement, solver
+from convpinv.linalg.solvers.conditioning import conditioning_of
 from convpinv.linalg.structure import trimmed
 from convpinv.testing import check_adjoint, check_against_dense, random_images
 
@@ -217,8 +219,33 @@ def test_what_is_chosen_takes_least_of_what_is_sure() -> None:
     same = unit_operator(normal(1, 1, 5, 5), 28, "zeros", 2)
     chosen = [same.plan(damp=0.03, applications=count).solver.name for count in (1, 10_000)]
     assert chosen == ["border", "dense"]
+    # A few iterations are not enough of them, and nothing is left at a tolerance of 0.
+    assert same.plan(damp=0.3, max_iter=3, applications=10**400).solver.name == "dense"
+    assert same.plan(damp=0.3, tol=0.0).solver.name == "border"
     # Without damping a square symbol may vanish between the samples: nothing but a decomposition is sure.
     assert same.plan().solver.name == "dense"
+
+
+def test_the_symbol_is_asked_on_the_side_that_is_iterated_on() -> None:
+    # Fewer outputs than inputs in pixels, not in channels: K Kᴴ is singular however well-conditioned KᴴK is.
+    window = torch.hann_window(13, periodic=False, dtype=torch.float64)[1:-1]
+    operator = Conv2dOperator(normal(2, 1, 11, 11) * torch.outer(window, window), 28)
+    assert operator.plan().solver.name == "dense"
+    assert conditioning_of(operator.plan().problem).condition == math.inf
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("damp", [1e-14, 1e-9, 1e-7, 1e-5, 1e-3])
+def test_the_automatic_choice_serves_weakly_damped_operators(seed: int, damp: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    channels = ((1, 2), (2, 1), (1, 1), (2, 3))[seed % 4]
+    operator = Conv2dOperator(
+        torch.rand(*channels, 3, 3, generator=generator, dtype=torch.float64), 14, padding=2 * (seed // 4)
+    )
+    damp *= float(operator.norm())
+    y = random_images(operator.out_shape, operator)
+    expected = operator.pinv(damp=damp, solver="dense")(y)
+    assert (operator.pinv(damp=damp)(y) - expected).norm() <= 1e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-5, 1e5, 1e30])

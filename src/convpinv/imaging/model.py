@@ -124,9 +124,8 @@ class BlurModel:
         return torch.fft.rfft2(padded).abs().square()
 
     def difference_transfer(self) -> Tensor:
-        """Return |D|² = 4 sin²(ω↓/2) + 4 sin²(ω→/2) at the same frequencies."""
-        rows, columns = difference_powers(self.grid, self.psf.device)
-        return rows[:, None] + columns
+        """Return |D|² at the same frequencies."""
+        return difference_transfer(self.grid, self.psf.device)
 
 
 def difference_powers(grid: tuple[int, int], device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -134,6 +133,12 @@ def difference_powers(grid: tuple[int, int], device: torch.device | str) -> tupl
     rows = torch.fft.fftfreq(grid[0], dtype=torch.float64, device=device)
     columns = torch.fft.rfftfreq(grid[1], dtype=torch.float64, device=device)
     return 4 * torch.sin(math.pi * rows).square(), 4 * torch.sin(math.pi * columns).square()
+
+
+def difference_transfer(grid: tuple[int, int], device: torch.device | str) -> Tensor:
+    """Return their sum |D|² = 4 sin²(ω↓/2) + 4 sin²(ω→/2), of a grid's half plane."""
+    rows, columns = difference_powers(grid, device)
+    return rows[:, None] + columns
 
 
 @dataclass(frozen=True)

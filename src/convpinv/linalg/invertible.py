@@ -43,14 +43,15 @@ class InvertibleOperator(SpectralOperator):
             Rank threshold, torch's words. Default where both are None: ``rtol = 4·ε·log2(H·W)``, with ε of the dtype;
             0 where atol is given.
         solver : "auto", "fourier", "blocks", "separable", "dense", "border" or "krylov"
-            ``"auto"`` takes the first that serves at a sensible cost; :meth:`PinvOperator.explain` says which and why.
+            ``"auto"`` takes what needs the least time, by estimate, of those that are sure to serve;
+            :meth:`PinvOperator.explain` says which, and why not the others.
         tol : float, optional
             Relative residual at which iterations stop (default 1e-10 in double precision, 1e-6 in single). Where the
             error of the answer can be bounded by the residual, it is too: to 1000·tol in double, 10·tol in single.
         max_iter : int, optional
             Iterations before giving up (default 2000).
         applications : int
-            How often you will apply it: a direct solver that is dear to prepare may pay.
+            To how many pictures you will apply it: a direct solver that is dear to prepare may pay.
 
         Returns
         -------

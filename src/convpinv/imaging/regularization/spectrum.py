@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
-from convpinv.imaging.model import BlurModel
+from convpinv.imaging.model import BlurModel, difference_transfer
 
 # Search range of log τ² for pictures of unit deviation: from invisible texture to noise that is a picture.
 SEARCH = (-24.0, 8.0, 129)
@@ -68,23 +68,15 @@ class PictureSpectrum:
     def of(model: BlurModel, planes: Tensor) -> PictureSpectrum:
         """Take the spectrum through a Hann window: edges would leak into frequencies that the blur has emptied."""
         seen = BlurModel(model.psf, model.picture, model.picture, Boundary.CIRCULAR)
-        taper = window(model.picture, planes.device)
-        own = torch.fft.irfft2(torch.fft.rfft2(taper).abs().square(), s=model.picture) / taper.square().sum()
         rows = torch.fft.fftfreq(model.picture[0], dtype=torch.float64, device=planes.device)[:, None]
         columns = torch.fft.rfftfreq(model.picture[1], dtype=torch.float64, device=planes.device)[None]
-        chosen = 1 + _evenly(rows.shape[0] * columns.shape[1] - 1).to(planes.device)
-
-        def leaked(power: Tensor) -> Tensor:
-            """Convolve an expected power with the window's spectrum: a product with the window's autocorrelation."""
-            power[0, 0] = 0
-            return torch.fft.rfft2(torch.fft.irfft2(power, s=model.picture).mul_(own)).real.flatten()[chosen].clamp_(0)
-
-        power = _windowed_power(planes, taper, chosen)
+        chosen = _kept(model.picture, planes.device)
+        power = _windowed_power(planes, window(model.picture, planes.device), chosen)
         # One after the other: each is as large as the picture, and only some of its frequencies are kept.
-        scene = leaked(seen.difference_transfer().reciprocal_())
-        transfer, differences = seen.transfer(), seen.difference_transfer()
+        scene = _leaked_scene(model.picture, planes.device)
+        transfer, differences = seen.transfer(), difference_transfer(model.picture, planes.device)
         gains, steps = transfer.flatten()[chosen], differences.flatten()[chosen]
-        blurred = leaked(transfer.div_(differences))
+        blurred = _leaked(transfer.div_(differences), model.picture, chosen)
         down, right = (part.expand_as(transfer).flatten()[chosen] for part in (rows, columns))
         return PictureSpectrum(power, gains, steps, down, right, blurred, scene, model.picture, chosen)
 
@@ -115,10 +107,34 @@ class PictureSpectrum:
 
 def window(size: tuple[int, int], device: torch.device) -> Tensor:
     """Return the Hann window that pictures are seen through, (H, W), float64: nowhere 0."""
-    rows, columns = (
-        torch.hann_window(taps + 2, periodic=False, dtype=torch.float64, device=device)[1:-1] for taps in size
-    )
+    rows, columns = _hann_windows(size, device)
     return rows[:, None] * columns
+
+
+def _hann_windows(size: tuple[int, int], device: torch.device) -> list[Tensor]:
+    return [torch.hann_window(taps + 2, periodic=False, dtype=torch.float64, device=device)[1:-1] for taps in size]
+
+
+def _leaked(power: Tensor, size: tuple[int, int], chosen: Tensor) -> Tensor:
+    """Convolve an expected power with the window's spectrum: a product with the window's autocorrelation."""
+    power[0, 0] = 0
+    rows, columns = (
+        torch.fft.irfft(torch.fft.rfft(taper).abs().square(), taper.shape[0]) / taper.square().sum()
+        for taper in _hann_windows(size, power.device)
+    )
+    seen = torch.fft.irfft2(power, s=size).mul_(rows[:, None]).mul_(columns)
+    return torch.fft.rfft2(seen).real.flatten()[chosen].clamp_(0)
+
+
+def _kept(size: tuple[int, int], device: torch.device) -> Tensor:
+    return 1 + _evenly(size[0] * (size[1] // 2 + 1) - 1).to(device)
+
+
+@lru_cache(maxsize=8)
+def _leaked_scene(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Remembered: it is the same for all pictures of a size, and two transforms of one."""
+    with torch.inference_mode(False), torch.no_grad():
+        return _leaked(difference_transfer(size, device).reciprocal_(), size, _kept(size, device))
 
 
 def _windowed_power(planes: Tensor, taper: Tensor, chosen: Tensor) -> Tensor:

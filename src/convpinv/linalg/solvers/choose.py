@@ -1,4 +1,4 @@
-"""Which solver, what it costs, and why the others refuse: a plan that prints."""
+"""Which solver, what it costs, and why not the others: a plan that prints."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ EXACT_IS_WORTH = 2.0
 
 @dataclass(frozen=True)
 class Plan:
-    """The solver that serves a problem, and a sentence from each that does not."""
+    """The solver that serves a problem, and a sentence for each that does not, or was passed by though it would."""
 
     solver: Solver
     problem: Problem
     refusals: tuple[tuple[Solver, str], ...]
     requested: str = "auto"
+    passed: tuple[tuple[Solver, str], ...] = ()
 
     def __str__(self) -> str:
         return self.text(is_adjoint=False)
@@ -48,6 +49,9 @@ class Plan:
             reasons.setdefault(reason, []).append(type(solver).__name__)
         for index, (reason, names) in enumerate(reasons.items()):
             lines.append(("refused" if index == 0 else "", f"{', '.join(names)}: {reason}"))
+        lines += [
+            ("passed" if not index else "", f"{type(s).__name__}: {why}") for index, (s, why) in enumerate(self.passed)
+        ]
         if isinstance(self.solver, Border):
             lines.append(
                 ("instead", f"solver='krylov', without a matrix to prepare: {Krylov().describe(self.problem)}")
@@ -89,18 +93,17 @@ def _cheapest(problem: Problem, forecasts: list[tuple[Solver, Forecast]], refusa
     sure = [solver for solver, forecast in forecasts if forecast.is_sure]
     weighed = {solver: seconds[solver] * (1.0 if solver.is_direct else EXACT_IS_WORTH) for solver in sure}
     chosen = min(sure, key=lambda solver: weighed[solver]) if sure else forecasts[0][0]
+    count = f"{problem.applications} applications" if problem.applications > 1 else "one application"
+    passed: list[tuple[Solver, str]] = []
     for solver, forecast in forecasts:
-        if solver is chosen:
-            continue
+        reason = f"by estimate {_time(seconds[solver])} for {count}, {_time(seconds[chosen])} by {chosen.name}"
         if sure and not forecast.is_sure:
-            reason = "without damping, singular values near 0 may spoil it; another solver is sure"
-        else:
-            count = f"{problem.applications} applications" if problem.applications > 1 else "one application"
-            reason = f"by estimate {_time(seconds[solver])} for {count}, {_time(seconds[chosen])} by {chosen.name}"
-        refusals.append((solver, reason))
-    before = SOLVERS[: SOLVERS.index(chosen)]
-    ordered = sorted(refusals, key=lambda refusal: SOLVERS.index(refusal[0]))
-    return Plan(chosen, problem, tuple(refusal for refusal in ordered if refusal[0] in before))
+            reason = f"not sure of an answer here: singular values near 0, or more iterations; {chosen.name} is"
+        elif seconds[solver] < seconds[chosen]:
+            reason += ", which is the more exact"
+        if solver is not chosen:
+            passed.append((solver, reason))
+    return Plan(chosen, problem, tuple(refusals), "auto", tuple(passed))
 
 
 def _time(seconds: float) -> str:

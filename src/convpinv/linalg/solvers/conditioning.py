@@ -19,11 +19,16 @@ MOST_WORK = 2e6
 # of the exactly Toeplitz ones lie within 1.3 times that, nine of ten within 2.2; of the others 1.5 and 4.2.
 TOEPLITZ = (0.19, 0.34)
 OTHERWISE = (0.63, 0.69)
-# Up to this σ₁/damp the 2000 iterations of the default have sufficed with some to spare.
-SURE_TOEPLITZ = 1e3
+# ... so that iterations are relied on where four times as many are allowed, and the tolerance is above rounding.
+MARGIN = 4.0
+LEAST_TOLERANCE = 1e-14
+# Up to this σ₁/damp they have been found to end, where the symbol says all or keeps away from 0 (47 problems, 576
+# iterations at most), and elsewhere.
+SURE_REGULAR = 1e3
 SURE_OTHERWISE = 50.0
-# Up to this condition number of the samples, whatever the damping.
-SURE_WHATEVER_THE_DAMPING = 30.0
+# Up to this condition number of the samples the symbol keeps away from 0.
+REGULAR = 30.0
+MANY = 10**12
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,17 @@ class Conditioning:
     largest : float
         The largest singular value σ₁ of the symbol.
     condition : float
-        Of the damped symbol, on its smaller side: ``√((σ₁² + damp²) / (σ_n² + damp²))``. Points where a square symbol
-        vanishes are not met, but come as a few separate eigenvalues, of which conjugate gradients make little.
+        Of the damped symbol, ``√((σ₁² + damp²) / (σ_n² + damp²))``, on the side that iterations go by: that with
+        fewer pixels. Points where a square symbol vanishes are not met, but come as a few separate eigenvalues, of
+        which conjugate gradients make little.
+    is_resolved : bool
+        Whether the samples stand close enough for the kernel.
     """
 
     problem: Problem
     largest: float
     condition: float
+    is_resolved: bool
 
     @property
     def is_toeplitz(self) -> bool:
@@ -50,26 +59,40 @@ class Conditioning:
         return structure.is_valid(operator) if structure.is_wide(operator) else structure.is_full(operator)
 
     @property
+    def is_regular(self) -> bool:
+        """Whether the symbol keeps away from 0, and is not square: square ones vanish between the samples."""
+        outputs, inputs = _symbol_shape(self.problem)
+        has_rank = outputs < inputs if structure.is_wide(self.problem.operator) else inputs < outputs
+        return has_rank and self.is_resolved and self.condition <= REGULAR
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the operator is known to be well-conditioned, whatever the damping.
+
+        The symbol of a Toeplitz system bounds its eigenvalues: a compression of a positive definite matrix is no
+        worse conditioned than the matrix.
+        """
+        return self.is_toeplitz and self.is_regular
+
+    @property
     def iterations(self) -> float:
         """How many will be taken, or the most that may be."""
-        factor, power = TOEPLITZ if self.is_toeplitz else OTHERWISE
-        expected = factor * self.condition**power * math.log(2.0 / min(self.problem.tolerance, 1.0))
-        return min(expected, self.problem.max_iterations)
+        return min(self._expected, float(min(self.problem.max_iterations, MANY)))
 
     @property
     def is_sure(self) -> bool:
-        """Whether an iteration is sure to end, with an answer of the accuracy that goes with its tolerance.
+        """Whether an iteration is sure to end, with an answer of the accuracy that goes with its tolerance."""
+        problem = self.problem
+        enough = SURE_REGULAR if self.is_toeplitz or self.is_regular else SURE_OTHERWISE
+        promised = self.condition * problem.tolerance <= problem.accuracy
+        ends = MARGIN * self._expected <= problem.max_iterations and problem.tolerance >= LEAST_TOLERANCE
+        is_damped = self.largest <= enough * problem.regularization.damp
+        return ends and (is_damped or (promised and self.is_certain))
 
-        Either the damping is strong, or the condition number small where the symbol bounds the operator's own singular
-        values (a compression of a positive definite matrix is no worse conditioned than the matrix) and is not square:
-        square ones vanish at points between the samples.
-        """
-        enough = SURE_TOEPLITZ if self.is_toeplitz else SURE_OTHERWISE
-        if self.largest <= enough * self.problem.regularization.damp:
-            return True
-        outputs, inputs = _symbol_shape(self.problem)
-        promised = self.condition * self.problem.tolerance <= self.problem.accuracy
-        return self.is_toeplitz and outputs != inputs and promised and self.condition <= SURE_WHATEVER_THE_DAMPING
+    @property
+    def _expected(self) -> float:
+        factor, power = TOEPLITZ if self.is_toeplitz else OTHERWISE
+        return factor * self.condition**power * math.log(2.0 / max(min(self.problem.tolerance, 1.0), 1e-300))
 
 
 def conditioning_of(problem: Problem) -> Conditioning:
@@ -77,18 +100,22 @@ def conditioning_of(problem: Problem) -> Conditioning:
     operator, damp = problem.operator, problem.regularization.damp
     weight = operator.weight.detach().to(double_of(operator.dtype))
     scale = spectrum.binary_scale(max(float(weight.abs().max()), damp))
-    smaller = min(_symbol_shape(problem))
-    side = min(max(math.isqrt(int(MOST_WORK / smaller**3)), SMALLEST_GRID), LARGEST_GRID)
+    on_outputs = structure.is_wide(operator)
+    size = _symbol_shape(problem)[0 if on_outputs else 1]
+    side = min(max(math.isqrt(int(MOST_WORK / size**3)), SMALLEST_GRID), LARGEST_GRID)
     matrices = spectrum.matrices(weight / scale, operator.geometry, (side, side))
-    if matrices.shape[-2] > matrices.shape[-1]:
+    if not on_outputs:
         matrices = matrices.mH
     gram = matrices @ matrices.mH
-    squares = (gram.real if smaller == 1 else torch.linalg.eigvalsh(gram)).flatten(1).clamp(min=0.0)
+    squares = (gram.real if size == 1 else torch.linalg.eigvalsh(gram)).flatten(1).clamp(min=0.0)
     damped = squares + (damp / scale) ** 2
-    # Each group has a preconditioner of its own.
-    least, largest = damped.amin(1), damped.amax(1)
-    condition = float((largest / least).max().sqrt()) if bool((least > 0.0).all()) else math.inf
-    return Conditioning(problem, scale * float(squares.max().sqrt()), condition)
+    # Each group has a preconditioner of its own, but for what keeps it from 1/0 without damping.
+    least, largest = damped.amin(1), damped.amax(1) if damp else damped.max()
+    # Rounding stands where a singular value is 0.
+    is_regular = bool((least > 100 * torch.finfo(torch.float64).eps * largest).all())
+    condition = float((largest / least).max().sqrt()) if is_regular else math.inf
+    is_resolved = all(axis.reach < side * axis.stride for axis in operator.geometry.axes)
+    return Conditioning(problem, scale * float(squares.max().sqrt()), condition, is_resolved)
 
 
 def _symbol_shape(problem: Problem) -> tuple[int, int]:

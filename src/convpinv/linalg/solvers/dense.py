@@ -43,7 +43,7 @@ class Dense(Solver):
         return f"{size} unknowns, over the limit of {LARGEST}" if size > LARGEST else None
 
     def declines(self, problem: Problem) -> str | None:
-        """Matrices that take longer than iterations do, where iterations can serve."""
+        """Matrices whose decomposition takes many seconds, where another solver can serve."""
         size = larger_side(problem)
         if size <= AUTOMATIC or not problem.regularization.is_default_cut:
             return None

@@ -171,7 +171,7 @@ class Krylov(Solver):
         """So many iterations as the condition number of the symbol foretells."""
         operator, found = problem.operator, conditioning_of(problem)
         pixels = (prod(operator.out_shape) + prod(operator.in_shape)) * (2 if operator.dtype.is_complex else 1)
-        channels = max(operator.weight.shape[:2]) // operator.geometry.groups
+        channels = max(operator.weight.shape[0] // operator.geometry.groups, operator.weight.shape[1])
         iteration = ITERATION_SECONDS[0] + pixels * (ITERATION_SECONDS[1] + ITERATION_SECONDS[2] * channels)
         return Forecast(
             PREPARE_SECONDS[0] + PREPARE_SECONDS[1] * channels * pixels,
