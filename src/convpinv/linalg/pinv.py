@@ -165,7 +165,7 @@ class PinvOperator(LinearOperator):
         return self._inverse.plan
 
     def explain(self) -> str:
-        """Text of the plan: the solver, what it costs, and why the others refuse."""
+        """Text of the plan: the solver, what it costs, and why not the others."""
         return self.plan.text(is_adjoint=self._inverse.is_adjoint)
 
     def solve(self, y: Tensor) -> Solution:
