@@ -45,13 +45,16 @@ def pinv_each(
 def _solver_of_all(first: Conv2dOperator, together: Conv2dOperator, options: dict[str, Any]) -> str | None:
     """Name of the solver that does all kernels at once, if the plan for the first is such a one and serves the rest."""
     plan = first.plan(**options)
-    if not plan.solver.serves_kernels_side_by_side:
+    # For one small kernel a matrix may be quicker; for many, two small matrices for all are.
+    candidates = [plan.solver, *(solver for solver, _ in plan.passed if plan.solver.name == "dense")]
+    shared = next((solver for solver in candidates if solver.serves_kernels_side_by_side), None)
+    if shared is None:
         return None
     # Whether a threshold cuts more than zeros, and so forbids a gradient by the weight, is asked of a whole operator.
     if is_tracked(together.weight) and not plan.problem.regularization.is_default_cut:
         return None
-    refusal = plan.solver.refuses(Request.of(together.convolution, **options).problem())
-    return plan.solver.name if refusal is None else None
+    refusal = shared.refuses(Request.of(together.convolution, **options).problem())
+    return shared.name if refusal is None else None
 
 
 def _side_by_side(weights: Tensor, first: Conv2dOperator) -> Conv2dOperator:
