@@ -28,8 +28,7 @@ from torch import Tensor
 
 from convpinv import Conv2dOperator, psf
 from convpinv.linalg.solvers.choose import SOLVERS
-from harness import Row, at_most, measured, options, show, write
-from page import SUMMARY
+from harness import SUMMARY, Row, at_most, measured, options, show, write
 
 CASES = 80
 APPLICATIONS = (1, 100)

@@ -25,6 +25,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCHEMA = HERE / "schema.json"
 THREADS = 2
+# Cases by the dozen are a plot, and this one a table.
+SUMMARY = "all of them"
 # Distributions whose versions a result depends on; those of them that are not installed are named as missing.
 PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "deepinv", "pylops")
 

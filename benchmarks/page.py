@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, QUIET_SWITCHES_PER_SECOND, RESULTS, Row, check
+from harness import HERE, QUIET_SWITCHES_PER_SECOND, RESULTS, SUMMARY, Row, check
 
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "performance.md"
@@ -35,8 +35,6 @@ CLAIMS = {
     "start": "Import and start",
 }
 SILENT = "silent_failures"
-# Cases by the dozen are a plot, and this one a table.
-SUMMARY = "all of them"
 
 HEAD = """# Performance
 

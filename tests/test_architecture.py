@@ -31,8 +31,9 @@ FLOORS = (
     ("correlation", "scalar_symbol", "matrix_inverses"),
     ("convolution",),
     ("structure",),
+    ("conditioning",),
     ("solvers.base",),
-    ("solvers.conjugate_gradients", "solvers.conditioning"),
+    ("solvers.conjugate_gradients",),
     (
         "solvers.block_plan",
         "solvers.undamped",

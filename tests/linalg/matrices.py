@@ -14,6 +14,12 @@ def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def unit_operator(weight: Tensor, size: int, mode: str, padding: int) -> Conv2dOperator:
+    """Scale an operator to norm 1, to a few per cent."""
+    operator = Conv2dOperator(weight, size, padding=padding, padding_mode=mode)
+    return Conv2dOperator(weight / operator.norm_bounds()[0], size, padding=padding, padding_mode=mode)
+
+
 def mixing(kernel: Tensor, channels: int) -> Tensor:
     """Kernel times an orthogonal channel matrix: every singular value as often as there are channels."""
     orthogonal = torch.linalg.qr(random(channels, channels))[0]

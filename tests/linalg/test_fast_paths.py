@@ -10,6 +10,7 @@ import convpinv
 from convpinv import Conv2dOperator
 from convpinv.linalg import matrix_inverses, scalar_symbol, spectrum
 from convpinv.linalg.spectrum import Regularization
+from linalg.matrices import random
 
 # Kernels of one channel, with what they do to the grid: sizes, taps, dilation, groups.
 SCALARS = {
@@ -19,10 +20,6 @@ SCALARS = {
     "taps that meet": ((4, 6), (3, 3), 2, 1),
     "one pixel": ((5, 5), (1, 1), 1, 1),
 }
-
-
-def normal(*sizes: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def circular(weight: Tensor, size: tuple[int, int], dilation: int = 1) -> Conv2dOperator:
@@ -37,7 +34,7 @@ def test_one_channel_by_taps_and_by_fft(case: str, dtype: torch.dtype, monkeypat
     double = torch.complex128 if dtype.is_complex else torch.float64
     tolerance = 2000 * torch.finfo(dtype).eps
     for scale, of_one_sign in ((1.0, False), (1.0, True), (1e-25, False), (1e25, False)):
-        weight = normal(groups, 1, *taps, dtype=dtype) * scale
+        weight = random(groups, 1, *taps, dtype=dtype) * scale
         if of_one_sign and not dtype.is_complex:  # their largest value is known beforehand
             weight = -weight.abs()
         operator = circular(weight, size, dilation)
@@ -90,8 +87,8 @@ def test_matrices_of_every_condition(
 ) -> None:
     """Well and badly conditioned matrices, and three of deficient rank, which alone are decomposed in float32."""
     rows, columns = shape
-    left = torch.linalg.qr(normal(12, rows, min(shape), dtype=dtype, seed=1))[0]
-    right = torch.linalg.qr(normal(12, columns, min(shape), dtype=dtype, seed=2))[0]
+    left = torch.linalg.qr(random(12, rows, min(shape), dtype=dtype, seed=1))[0]
+    right = torch.linalg.qr(random(12, columns, min(shape), dtype=dtype, seed=2))[0]
     values = torch.logspace(0.0, -1.0, min(shape), dtype=left.real.dtype).repeat(12, 1)
     values[4:8, -1] = 1e-3
     values[8:11, -1] = 0.0
@@ -124,7 +121,7 @@ def test_matrices_of_every_condition(
 
 def test_the_threshold_is_that_of_all_matrices() -> None:
     """The largest singular value may be that of a matrix which was not decomposed."""
-    matrices = normal(1, 6, 4, 4, dtype=torch.float32)
+    matrices = random(1, 6, 4, 4, dtype=torch.float32)
     matrices[0, 0] = torch.diag(torch.tensor([1.0, 1.0, 1.0, 1e-5]))
     matrices[0, 1] = 1e3 * torch.eye(4)
     regularization = Regularization(0.0, 0.0, 1e-7, True)
@@ -136,12 +133,12 @@ def test_the_threshold_is_that_of_all_matrices() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_application_and_adjoint_in_both_layouts(outputs: int, inputs: int, stride: int, dtype: torch.dtype) -> None:
     operator = Conv2dOperator(
-        normal(outputs, inputs, 3, 3, dtype=dtype), (6, 8), stride=stride, padding=1, padding_mode="circular"
+        random(outputs, inputs, 3, 3, dtype=dtype), (6, 8), stride=stride, padding=1, padding_mode="circular"
     )
     pinv, inverse = operator.pinv(damp=0.2), operator.to_dense()
     gram = inverse.mH @ inverse + 0.04 * torch.eye(inverse.shape[1], dtype=dtype)
     inverse = torch.linalg.solve(gram, inverse.mH)
-    y, x = normal(2, *operator.out_shape, dtype=dtype, seed=1), normal(2, *operator.in_shape, dtype=dtype, seed=2)
+    y, x = random(2, *operator.out_shape, dtype=dtype, seed=1), random(2, *operator.in_shape, dtype=dtype, seed=2)
     assert torch.allclose(pinv(y).flatten(1), y.flatten(1) @ inverse.mT)
     assert torch.allclose(pinv.H(x).flatten(1), x.flatten(1) @ inverse.conj())
 
@@ -151,14 +148,14 @@ def test_application_and_adjoint_in_both_layouts(outputs: int, inputs: int, stri
 def test_data_that_are_no_numbers_are_told_by_the_result(channels: int, stride: int, bad: float) -> None:
     operator = (
         Conv2dOperator(
-            normal(channels, channels, 2, 2, dtype=torch.float32),
+            random(channels, channels, 2, 2, dtype=torch.float32),
             (6, 8),
             stride=stride,
             padding=(0, 0),
             padding_mode="zeros",
         )
         if stride == 2
-        else circular(normal(channels, channels, 3, 3, dtype=torch.float32), (6, 8))
+        else circular(random(channels, channels, 3, 3, dtype=torch.float32), (6, 8))
     )
     pinv = operator.pinv(damp=0.1)
     assert pinv.plan.solver.name == "fourier"
@@ -176,9 +173,9 @@ def test_data_that_are_no_numbers_are_told_by_the_result(channels: int, stride: 
 @pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e5])
 def test_the_threshold_of_many_channels_goes_with_the_scale(scale: float) -> None:
     """A kernel without some frequencies: what counts as zero hangs on the largest value, which must not underflow."""
-    mixing = normal(4, 4, 1, 1, dtype=torch.float32) + 3 * torch.eye(4)[..., None, None]
+    mixing = random(4, 4, 1, 1, dtype=torch.float32) + 3 * torch.eye(4)[..., None, None]
     weight = mixing * torch.tensor([[0.25, 0.5, 0.25]])
-    y = normal(1, 4, 12, 16, dtype=torch.float32, seed=1)
+    y = random(1, 4, 12, 16, dtype=torch.float32, seed=1)
     expected = circular(weight, (12, 16)).pinv()(y)
     found = circular(weight * scale, (12, 16)).pinv()(y) * scale
     assert float((found - expected).norm() / expected.norm()) < 1e-4
@@ -186,21 +183,21 @@ def test_the_threshold_of_many_channels_goes_with_the_scale(scale: float) -> Non
 
 def test_what_is_not_a_number_travels() -> None:
     matrices = torch.full((1, 5, 3, 2), torch.nan, dtype=torch.complex64)
-    regularization = circular(normal(3, 2, 2, 2, dtype=torch.float32), (4, 4)).plan(damp=0.1).problem.regularization
+    regularization = circular(random(3, 2, 2, 2, dtype=torch.float32), (4, 4)).plan(damp=0.1).problem.regularization
     inverse = matrix_inverses.pseudo_inverses(matrices, regularization)
     assert inverse.shape == (1, 5, 2, 3)
     assert bool(inverse.isnan().all())
 
 
 def test_a_huge_threshold_cuts_everything() -> None:
-    weight = normal(1, 1, 3, 3, dtype=torch.float32)
-    y = normal(1, 1, 8, 8, dtype=torch.float32)
+    weight = random(1, 1, 3, 3, dtype=torch.float32)
+    y = random(1, 1, 8, 8, dtype=torch.float32)
     assert float(circular(weight, (8, 8)).pinv(atol=1e30)(y).abs().max()) == 0
 
 
 def test_coarse_products_of_matrices_are_not_used_for_the_symbol() -> None:
-    weight = normal(1, 1, 5, 5, dtype=torch.float32)
-    y = normal(1, 1, 160, 160, dtype=torch.float32)
+    weight = random(1, 1, 5, 5, dtype=torch.float32)
+    y = random(1, 1, 160, 160, dtype=torch.float32)
     expected = circular(weight, (160, 160)).pinv(damp=0.1)(y)
     try:
         torch.set_float32_matmul_precision("medium")

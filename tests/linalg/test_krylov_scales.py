@@ -21,13 +21,15 @@ def operator_of(dtype: torch.dtype, padding: int) -> Conv2dOperator:
     return Conv2dOperator(weight, (20, 22), padding=padding)
 
 
-@pytest.mark.parametrize(("dtype", "scale"), CASES, ids=str)
+# A damping of more than 1e150 is refused.
+@pytest.mark.parametrize(
+    ("dtype", "scale", "damp"),
+    [(dtype, scale, damp) for dtype, scale in CASES for damp in (0.0, 0.1) if damp * scale <= 1e150],
+    ids=str,
+)
 @pytest.mark.parametrize("padding", [0, 2])
-@pytest.mark.parametrize("damp", [0.0, 0.1])
 def test_kernels(dtype: torch.dtype, scale: float, padding: int, damp: float) -> None:
     operator = operator_of(dtype, padding)
-    if damp * scale > 1e150:
-        pytest.skip("a damping of this size is refused")
     y = random_images(operator.out_shape, operator, batch=2)
     expected = operator.pinv(damp=damp, solver="krylov").solve(y)
     scaled = Conv2dOperator(operator.weight * scale, (20, 22), padding=padding)

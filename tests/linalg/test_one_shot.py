@@ -11,6 +11,7 @@ from torch import Tensor
 import convpinv
 from convpinv import Conv2dOperator, conv_pinv2d
 from convpinv.linalg import one_shot
+from linalg.matrices import random
 
 # Name: weight's shape, the call's arguments, and whether the short way serves them.
 CALLS: dict[str, tuple[tuple[int, ...], dict[str, Any], bool]] = {
@@ -28,10 +29,6 @@ CIRCULAR: dict[str, Any] = {"padding": 1, "padding_mode": "circular"}
 NORMAL_ORDER = ("stride", "padding", "dilation", "groups")
 
 
-def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
-
-
 def shortly(y: Any, weight: Any, size: Any, **options: Any) -> Tensor | None:
     given = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros", "solver": "auto"} | options
     sizes = (size, *(given[name] for name in NORMAL_ORDER))
@@ -43,19 +40,19 @@ def shortly(y: Any, weight: Any, size: Any, **options: Any) -> Tensor | None:
 @pytest.mark.parametrize("case", CALLS)
 def test_as_the_general_way(case: str, dtype: torch.dtype) -> None:
     shape, options, serves = CALLS[case]
-    weight, size = normal(*shape, dtype=dtype), (12, 16)
+    weight, size = random(*shape, dtype=dtype), (12, 16)
     places = {name: value for name, value in options.items() if name not in ("damp", "atol", "rtol", "solver")}
     operator = Conv2dOperator(weight, size, **places)
     inverse = operator.pinv(**{name: value for name, value in options.items() if name not in places})
     for leading in ((), (2,), (2, 3)):
-        y = normal(*leading, *operator.out_shape, dtype=dtype)
+        y = random(*leading, *operator.out_shape, dtype=dtype)
         found = shortly(y, weight, size, **options)
         assert (found is not None) == serves
         expected = inverse(y)
         assert conv_pinv2d(y, weight, size, **options).shape == expected.shape
         torch.testing.assert_close(conv_pinv2d(y, weight, size, **options), expected)
     if weight.shape[:2] == (1, 1):  # each channel alone
-        y = normal(5, *operator.out_shape[1:], dtype=dtype)
+        y = random(5, *operator.out_shape[1:], dtype=dtype)
         torch.testing.assert_close(conv_pinv2d(y, weight, torch.Size(size), **options), inverse(y))
 
 
@@ -67,7 +64,7 @@ def test_results_are_contiguous_whatever_the_data_are() -> None:
 
 @pytest.mark.parametrize(("dtype", "damp"), [(torch.float32, 1e-23), (torch.float64, 1e-170)], ids=str)
 def test_a_damping_whose_square_is_zero_divides_by_nothing(dtype: torch.dtype, damp: float) -> None:
-    weight, y = torch.tensor([[[[1.0, -1.0]]]], dtype=dtype), normal(1, 40, 40, dtype=dtype)
+    weight, y = torch.tensor([[[[1.0, -1.0]]]], dtype=dtype), random(1, 40, 40, dtype=dtype)
     options: dict[str, Any] = {"padding": "same", "padding_mode": "circular"}
     assert conv_pinv2d(y, weight, 40, **options, damp=damp, rtol=0.0).isfinite().all()
     assert Conv2dOperator(weight, 40, **options).pinv(damp=damp, rtol=0.0)(y).isfinite().all()
@@ -75,7 +72,7 @@ def test_a_damping_whose_square_is_zero_divides_by_nothing(dtype: torch.dtype, d
 
 def test_each_call_has_its_own_kernel() -> None:
     """What is remembered is the kind of the call, never its numbers."""
-    y = normal(1, 10, 10)
+    y = random(1, 10, 10)
     for seed in range(3):
         weight = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         expected = Conv2dOperator(weight, 10, **CIRCULAR).pinv(damp=0.1)(y)
@@ -110,8 +107,8 @@ def test_errors_come_from_one_place(change: dict[str, Any], words: str) -> None:
     """The right call comes first and is remembered; the wrong one, equal to it or not, is refused as ever."""
     channels = change["weight"].shape[1] if isinstance(change.get("weight"), Tensor) else 1
     given: dict[str, Any] = {
-        "y": normal(channels, 10, 10),
-        "weight": normal(channels, channels, 3, 3),
+        "y": random(channels, 10, 10),
+        "weight": random(channels, channels, 3, 3),
         "input_size": (10, 10),
         "stride": 1,
         "groups": 1,
@@ -124,7 +121,7 @@ def test_errors_come_from_one_place(change: dict[str, Any], words: str) -> None:
 
 
 def test_what_is_watched_goes_the_general_way() -> None:
-    y, weight = normal(1, 8, 8), normal(1, 1, 3, 3) + 3.0
+    y, weight = random(1, 8, 8), random(1, 1, 3, 3) + 3.0
     options = {**CIRCULAR, "damp": 0.1}
     assert shortly(y, weight, 8, **options) is not None
     assert shortly(y.clone().requires_grad_(), weight, 8, **options) is None
@@ -144,7 +141,7 @@ def test_what_is_watched_goes_the_general_way() -> None:
 
 
 def test_what_one_mode_makes_another_can_use() -> None:
-    y, weight = normal(1, 33, 35, dtype=torch.float32), normal(1, 1, 3, 3, dtype=torch.float32)
+    y, weight = random(1, 33, 35, dtype=torch.float32), random(1, 1, 3, 3, dtype=torch.float32)
     with torch.inference_mode():
         first = conv_pinv2d(y, weight, (33, 35), **CIRCULAR, damp=0.1)
     learned = weight.clone().requires_grad_()

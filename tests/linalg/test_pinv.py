@@ -152,31 +152,6 @@ def test_a_call_changes_neither_data_nor_state() -> None:
         assert torch.equal(pinv(y), first)
 
 
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (lambda: Conv2dOperator(torch.rand(3, 3, 5, 5), 64, padding=2, padding_mode="circular"), "Fourier"),
-        (lambda: Conv2dOperator(torch.rand(4, 2, 4, 4), 64, stride=2, padding=1, padding_mode="circular"), "Fourier"),
-        (lambda: Conv2dOperator(torch.rand(2, 2, 2, 2), 64, stride=2), "Fourier"),  # blocks tile: no boundary
-        (lambda: Conv2dOperator(torch.ones(1, 1, 5, 5), 200, padding=2, padding_mode="reflect"), "Separable"),
-        (lambda: Conv2dOperator(torch.rand(1, 1, 3, 3), 16, padding=1), "Dense"),
-        (lambda: Conv2dOperator(torch.rand(1, 1, 3, 3), 200), "Krylov"),
-    ],
-)
-def test_automatic_choice(make, expected: str) -> None:
-    text = make().pinv(damp=0.1).explain()
-    assert text.startswith(f"solver   {expected}")
-
-
-def test_automatic_choice_leaves_slow_decompositions_to_those_who_ask() -> None:
-    operator = Conv2dOperator(torch.rand(1, 1, 3, 3), 40, padding=1)
-    assert "Dense: by estimate 1.1 s for one application, " in operator.pinv(damp=0.1).explain()
-    assert operator.pinv().explain().startswith("solver   Dense")  # undamped: exact is worth the wait
-    assert operator.pinv(damp=0.1, rtol=1e-3).explain().startswith("solver   Dense")  # only it can cut
-    tall = Conv2dOperator(torch.ones(1, 1, 3, 1), (3000, 8))
-    assert "Separable: by estimate 5.9 s for one application, " in tall.pinv(damp=0.1).explain()
-
-
 def test_explain_says_why_the_others_refuse() -> None:
     text = Conv2dOperator(torch.rand(3, 3, 3, 3), (64, 64), padding=1).pinv(damp=0.1).explain()
     assert text.startswith("solver   Border (periodic, corrected at the border), border matrix 774 x 774")

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from convpinv.imaging.model import BlurModel
 from convpinv.imaging.regularization import FittedSpectrum
-from convpinv.imaging.regularization.spectrum import RINGS, SECTORS, banded_power, fit_spectrum, window
+from convpinv.imaging.regularization.spectrum import RINGS, SECTORS, banded_power, fit_spectrum
+from convpinv.imaging.regularization.window import window
 
 # A PSF that passes every frequency with at least this share leaves noise and texture alike.
 AMBIGUOUS = 0.1

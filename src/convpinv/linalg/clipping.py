@@ -12,7 +12,7 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.correlation import valid_grid
 from convpinv.linalg.leading_values import TOLERANCE
 from convpinv.linalg.polyphase import coarse_kernel, kernel_of_coarse
-from convpinv.linalg.solvers.base import double_of
+from convpinv.linalg.precision import double_of
 from convpinv.linalg.solvers.fourier import coarse_size
 from convpinv.linalg.svd import norm
 

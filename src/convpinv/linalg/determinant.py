@@ -14,7 +14,8 @@ from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.geometry import Geometry
 from convpinv.linalg.leading_values import split_groups
-from convpinv.linalg.solvers.base import Problem, double_of
+from convpinv.linalg.precision import double_of
+from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.border import systems
 from convpinv.linalg.solvers.border.cost import eliminations
 from convpinv.linalg.solvers.border.layout import Domain

@@ -45,16 +45,23 @@ def pinv_each(
 def _solver_of_all(first: Conv2dOperator, together: Conv2dOperator, options: dict[str, Any]) -> str | None:
     """Name of the solver that does all kernels at once, if the plan for the first is such a one and serves the rest."""
     plan = first.plan(**options)
-    # For one small kernel a matrix may be quicker; for many, two small matrices for all are.
-    candidates = [plan.solver, *(solver for solver, _ in plan.passed if plan.solver.name == "dense")]
-    shared = next((solver for solver in candidates if solver.serves_kernels_side_by_side), None)
+    serving = [plan.solver, *(solver for solver, _ in plan.passed)]
+    shared = next((solver for solver in serving if solver.serves_kernels_side_by_side), None)
     if shared is None:
         return None
     # Whether a threshold cuts more than zeros, and so forbids a gradient by the weight, is asked of a whole operator.
     if is_tracked(together.weight) and not plan.problem.regularization.is_default_cut:
         return None
-    refusal = shared.refuses(Request.of(together.convolution, **options).problem())
-    return shared.name if refusal is None else None
+    problem = Request.of(together.convolution, **options).problem()
+    if shared.refuses(problem) is not None:
+        return None
+    # For one small kernel a matrix may be quicker; for many, two small matrices for all are.
+    all_at_once, each = shared.forecast(problem), plan.solver.forecast(plan.problem)
+    if shared is not plan.solver and all_at_once is not None and each is not None:
+        applications = plan.problem.applications
+        if all_at_once.total(applications) > together.geometry.kernels * each.total(applications):
+            return None
+    return shared.name
 
 
 def _side_by_side(weights: Tensor, first: Conv2dOperator) -> Conv2dOperator:

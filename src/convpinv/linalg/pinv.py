@@ -13,8 +13,8 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.derivatives import apply
 from convpinv.linalg.inverse import Inverse
 from convpinv.linalg.linear_operator import LinearOperator
-from convpinv.linalg.precision import in_full_precision
-from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct, double_of
+from convpinv.linalg.precision import double_of, in_full_precision
+from convpinv.linalg.solvers.base import Problem, Solution, Status, batch_norm, direct
 from convpinv.linalg.solvers.choose import NAMES, Plan, choose
 from convpinv.linalg.source import Source, beneath
 from convpinv.linalg.spectrum import Regularization

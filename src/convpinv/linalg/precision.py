@@ -1,4 +1,4 @@
-"""Autocast kept out: what an operator computes, it computes in its own precision."""
+"""Precision: double that of a dtype, and autocast kept out of what an operator computes in its own."""
 
 from __future__ import annotations
 
@@ -43,3 +43,8 @@ def in_full_precision(
             return function(subject, *args, **kwargs)
 
     return run
+
+
+def double_of(dtype: torch.dtype) -> torch.dtype:
+    """Double precision of the same kind, real or complex."""
+    return torch.complex128 if dtype.is_complex else torch.float64

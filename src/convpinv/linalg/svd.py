@@ -17,7 +17,8 @@ from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.eigenvalues import HermitianMap, fail_unconverged, largest_eigenpairs
 from convpinv.linalg.leading_values import leading_values, split_groups
 from convpinv.linalg.pinv import Request, prepare_pinv
-from convpinv.linalg.solvers.base import Problem, double_of
+from convpinv.linalg.precision import double_of
+from convpinv.linalg.solvers.base import Problem
 from convpinv.linalg.solvers.dense import LARGEST, larger_side
 from convpinv.linalg.solvers.fourier import Fourier, coarse_size
 from convpinv.linalg.solvers.separable import Separable, factor_matrices, product_values

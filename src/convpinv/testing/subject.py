@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from convpinv.linalg.pinv import PinvOperator
-from convpinv.linalg.solvers.base import Status, double_of
+from convpinv.linalg.precision import double_of
+from convpinv.linalg.solvers.base import Status
 from convpinv.linalg.spectrum import Regularization, default_rtol
 from convpinv.testing.laws import Operator, tolerance
 from convpinv.testing.report import Law

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from convpinv.arguments import Boundary
 from convpinv.imaging.model import BlurModel, difference_transfer
+from convpinv.imaging.regularization.window import kept_frequencies, leaked, leaked_scene, window, windowed_power
 
 # Search range of log τ² for pictures of unit deviation: from invisible texture to noise that is a picture.
 SEARCH = (-24.0, 8.0, 129)
@@ -40,8 +40,6 @@ AXIS = 2.5
 # Frequencies below this many cycles a pixel are those of the picture's layout: too few to have a spectrum.
 LOWEST_FREQUENCY = 0.02
 SCORING_STEPS = 4
-# More frequencies than this tell nothing new of a handful of numbers.
-MOST_FREQUENCIES = 2**15
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,19 @@ class PictureSpectrum:
         seen = BlurModel(model.psf, model.picture, model.picture, Boundary.CIRCULAR)
         rows = torch.fft.fftfreq(model.picture[0], dtype=torch.float64, device=planes.device)[:, None]
         columns = torch.fft.rfftfreq(model.picture[1], dtype=torch.float64, device=planes.device)[None]
-        chosen = _kept(model.picture, planes.device)
-        power = _windowed_power(planes, window(model.picture, planes.device), chosen)
+        chosen = kept_frequencies(model.picture, planes.device)
+        power = windowed_power(planes, window(model.picture, planes.device), chosen)
         # One after the other: each is as large as the picture, and only some of its frequencies are kept.
-        scene = _leaked_scene(model.picture, planes.device)
+        scene = leaked_scene(model.picture, planes.device)
         transfer, differences = seen.transfer(), difference_transfer(model.picture, planes.device)
         gains, steps = transfer.flatten()[chosen], differences.flatten()[chosen]
-        blurred = _leaked(transfer.div_(differences), model.picture, chosen)
+        blurred = leaked(transfer.div_(differences), model.picture, chosen)
         down, right = (part.expand_as(transfer).flatten()[chosen] for part in (rows, columns))
         return PictureSpectrum(power, gains, steps, down, right, blurred, scene, model.picture, chosen)
 
     def power_of(self, planes: Tensor) -> Tensor:
         """Return ``power`` of other planes of this size."""
-        return _windowed_power(planes, window(self.picture, planes.device), self.kept)
+        return windowed_power(planes, window(self.picture, planes.device), self.kept)
 
     def shows_error(self, power: Tensor, noise: float) -> bool:
         """Tell whether the power (F,) of a plane with so much noise gives an error of the PSF away."""
@@ -103,58 +101,6 @@ class PictureSpectrum:
         slanted = (self.rows.abs() * height > AXIS) & (self.columns * width > AXIS)
         used = torch.nonzero(slanted & (radius > LOWEST_FREQUENCY) & (radius < 0.5))[:, 0]
         return used, self.nearest_bin()[used]
-
-
-def window(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return the Hann window that pictures are seen through, (H, W), float64: nowhere 0."""
-    rows, columns = _hann_windows(size, device)
-    return rows[:, None] * columns
-
-
-def _hann_windows(size: tuple[int, int], device: torch.device) -> list[Tensor]:
-    return [torch.hann_window(taps + 2, periodic=False, dtype=torch.float64, device=device)[1:-1] for taps in size]
-
-
-def _leaked(power: Tensor, size: tuple[int, int], chosen: Tensor) -> Tensor:
-    """Convolve an expected power with the window's spectrum: a product with the window's autocorrelation."""
-    power[0, 0] = 0
-    rows, columns = (
-        torch.fft.irfft(torch.fft.rfft(taper).abs().square(), taper.shape[0]) / taper.square().sum()
-        for taper in _hann_windows(size, power.device)
-    )
-    seen = torch.fft.irfft2(power, s=size).mul_(rows[:, None]).mul_(columns)
-    return torch.fft.rfft2(seen).real.flatten()[chosen].clamp_(0)
-
-
-def _kept(size: tuple[int, int], device: torch.device) -> Tensor:
-    return 1 + _evenly(size[0] * (size[1] // 2 + 1) - 1).to(device)
-
-
-@lru_cache(maxsize=8)
-def _leaked_scene(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Remembered: it is the same for all pictures of a size, and two transforms of one."""
-    with torch.inference_mode(False), torch.no_grad():
-        return _leaked(difference_transfer(size, device).reciprocal_(), size, _kept(size, device))
-
-
-def _windowed_power(planes: Tensor, taper: Tensor, chosen: Tensor) -> Tensor:
-    powers = []
-    for plane in planes.to(torch.float64):
-        tapered = (plane - (taper * plane).sum() / taper.sum()).mul_(taper)
-        powers.append(torch.fft.rfft2(tapered).flatten()[chosen].abs().square() / taper.square().sum())
-    return torch.stack(powers)
-
-
-@lru_cache(maxsize=8)
-def _evenly(count: int) -> Tensor:
-    """Return the indices of all frequencies, or of :data:`MOST_FREQUENCIES` drawn among them, always the same.
-
-    Remembered: to draw them takes as long as two transforms of the picture.
-    """
-    if count <= MOST_FREQUENCIES:
-        return torch.arange(count)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[:MOST_FREQUENCIES].sort().values
 
 
 @dataclass(frozen=True)

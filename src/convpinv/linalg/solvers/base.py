@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import enum
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from convpinv.linalg.conditioning import Conditioning, conditioning_of
 from convpinv.linalg.convolution import Convolution
 from convpinv.linalg.spectrum import Regularization
 
@@ -87,6 +89,15 @@ class Problem:
     max_iterations: int
     applications: int
 
+    @functools.cached_property
+    def conditioning(self) -> Conditioning:
+        """What the symbol tells of the operator, damped: some 0.5 ms for one channel, so that it is asked once."""
+        return conditioning_of(self.operator, self.regularization.damp)
+
+
+# Applications beyond which nothing is told apart any more.
+MANY = 10**12
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -102,7 +113,7 @@ class Forecast:
 
     def total(self, applications: int) -> float:
         """Seconds to prepare once and apply so many times."""
-        return self.prepare + min(applications, 10**12) * self.apply  # beyond that nothing is told apart
+        return self.prepare + min(applications, MANY) * self.apply
 
 
 class UnsuitableError(Exception):
@@ -165,8 +176,3 @@ def direct(value: Tensor) -> Solution:
 def batch_norm(batch: Tensor) -> Tensor:
     """Euclidean norm of each picture of a batch: (B, ...) → (B,)."""
     return torch.linalg.vector_norm(batch.flatten(1), dim=1)
-
-
-def double_of(dtype: torch.dtype) -> torch.dtype:
-    """Double precision of the same kind, real or complex."""
-    return torch.complex128 if dtype.is_complex else torch.float64

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.precision import double_of
 from convpinv.linalg.response import halo_within, sums_outside
-from convpinv.linalg.solvers.base import Problem, UnsuitableError, double_of
+from convpinv.linalg.solvers.base import Problem, UnsuitableError
 from convpinv.linalg.spectrum import Regularization
 
 # Sides of blocks: on two cores (1 MB of second-level and 32 MB of third-level cache) the round trip of a block costs

@@ -96,13 +96,14 @@ def _cheapest(problem: Problem, forecasts: list[tuple[Solver, Forecast]], refusa
     count = f"{problem.applications} applications" if problem.applications > 1 else "one application"
     passed: list[tuple[Solver, str]] = []
     for solver, forecast in forecasts:
+        if solver is chosen:
+            continue
         reason = f"by estimate {_time(seconds[solver])} for {count}, {_time(seconds[chosen])} by {chosen.name}"
         if sure and not forecast.is_sure:
             reason = f"not sure of an answer here: singular values near 0, or more iterations; {chosen.name} is"
         elif seconds[solver] < seconds[chosen]:
             reason += ", which is the more exact"
-        if solver is not chosen:
-            passed.append((solver, reason))
+        passed.append((solver, reason))
     return Plan(chosen, problem, tuple(refusals), "auto", tuple(passed))
 
 

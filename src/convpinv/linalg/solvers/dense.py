@@ -9,7 +9,8 @@ from typing import final
 from torch import Tensor
 
 from convpinv.linalg import spectrum
-from convpinv.linalg.solvers.base import Forecast, Problem, Solution, Solver, direct, double_of
+from convpinv.linalg.precision import double_of
+from convpinv.linalg.solvers.base import Forecast, Problem, Solution, Solver, direct
 
 # Unknowns on the larger side. Measured on two cores in float64: 1024 take 1 s, and the cost grows with the cube.
 LARGEST = 4096

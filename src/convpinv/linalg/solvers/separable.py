@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
-from convpinv.linalg.solvers.base import Forecast, Problem, Solution, Solver, direct, double_of
+from convpinv.linalg.precision import double_of
+from convpinv.linalg.solvers.base import Forecast, Problem, Solution, Solver, direct
 
 # A dense SVD of a side this long takes about half a minute on two cores, and its factors 128 MB.
 LARGEST_SIDE = 4096
@@ -52,11 +53,14 @@ class Separable(Solver):
     def forecast(self, problem: Problem) -> Forecast:
         """Two decompositions that grow with the cube of the side, and products of matrices."""
         outputs, inputs = problem.operator.out_shape, problem.operator.in_shape
+        groups = problem.operator.geometry.groups
+        outputs, inputs = (outputs[0] // groups, *outputs[1:]), (inputs[0] // groups, *inputs[1:])
         sides = list(zip(outputs, inputs, strict=True))
         calls, entry, operation = PREPARE_SECONDS
         decompositions = sum(rows * columns * min(rows, columns) for rows, columns in sides)
-        prepare = calls + entry * sum(rows * columns for rows, columns in sides) + operation * decompositions
-        products = prod(outputs) * sum(outputs) + prod(inputs) * sum(inputs)
+        entries = sum(rows * columns for rows, columns in sides)
+        prepare = calls + groups * (entry * entries + operation * decompositions)
+        products = groups * (prod(outputs) * sum(outputs) + prod(inputs) * sum(inputs))
         times = 4 if problem.operator.dtype.is_complex else 1
         return Forecast(times * prepare, APPLY_SECONDS[0] + times * APPLY_SECONDS[1] * products)
 

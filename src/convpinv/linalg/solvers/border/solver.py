@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convpinv.linalg import spectrum, structure
 from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.precision import double_of
 from convpinv.linalg.solvers.base import (
     Forecast,
     Problem,
@@ -21,14 +22,12 @@ from convpinv.linalg.solvers.base import (
     Status,
     UnsuitableError,
     batch_norm,
-    double_of,
 )
 from convpinv.linalg.solvers.border import layout, probes, systems
 from convpinv.linalg.solvers.border.cost import best_elimination, eliminations
 from convpinv.linalg.solvers.border.half_periodic import TurnedSystem, half_periodic_system, turned
 from convpinv.linalg.solvers.border.refinement import Refined, refine
 from convpinv.linalg.solvers.border.systems import AugmentedSystem, Pair, SquareSystem
-from convpinv.linalg.solvers.conditioning import conditioning_of
 
 # Where damp = 0 and the operator is not square, the factored system is damped by these parts of σ₁, one after the
 # other until refinement converges. What data outside the range leave over costs ε/base², and a step of refinement
@@ -120,7 +119,7 @@ class Border(Solver):
         prepare = PREPARE_SECONDS[0] + PREPARE_SECONDS[1] * way.operations + PREPARE_SECONDS[2] * pixels
         entries = operator.geometry.groups * way.unknowns**2
         apply = APPLY_SECONDS[0] + APPLY_SECONDS[1] * entries + APPLY_SECONDS[2] * pixels
-        found = conditioning_of(problem)
+        found = problem.conditioning
         return Forecast(prepare, apply, found.largest <= SURE * problem.regularization.damp or found.is_certain)
 
     def describe(self, problem: Problem) -> str:

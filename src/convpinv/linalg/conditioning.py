@@ -1,4 +1,4 @@
-"""What the symbol foretells: how many iterations conjugate gradients will take, and whether they are sure to end."""
+"""What the symbol foretells: singular values near 0, and how many iterations conjugate gradients will take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from convpinv.linalg import spectrum, structure
-from convpinv.linalg.solvers.base import Problem, double_of
+from convpinv.linalg.convolution import Convolution
+from convpinv.linalg.precision import double_of
 
 # The symbol is looked at on a grid of at most this side, and of less where its matrices are large: some ten
 # milliseconds at 64 channels.
@@ -19,24 +20,18 @@ MOST_WORK = 2e6
 # of the exactly Toeplitz ones lie within 1.3 times that, nine of ten within 2.2; of the others 1.5 and 4.2.
 TOEPLITZ = (0.19, 0.34)
 OTHERWISE = (0.63, 0.69)
-# ... so that iterations are relied on where four times as many are allowed, and the tolerance is above rounding.
-MARGIN = 4.0
-LEAST_TOLERANCE = 1e-14
-# Up to this σ₁/damp they have been found to end, where the symbol says all or keeps away from 0 (47 problems, 576
-# iterations at most), and elsewhere.
-SURE_REGULAR = 1e3
-SURE_OTHERWISE = 50.0
 # Up to this condition number of the samples the symbol keeps away from 0.
 REGULAR = 30.0
-MANY = 10**12
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What samples of the symbol tell of a problem.
+    """What samples of the symbol tell of an operator and its damping.
 
     Attributes
     ----------
+    operator, damp : Convolution, float
+        What was asked about.
     largest : float
         The largest singular value σ₁ of the symbol.
     condition : float
@@ -47,7 +42,8 @@ class Conditioning:
         Whether the samples stand close enough for the kernel.
     """
 
-    problem: Problem
+    operator: Convolution
+    damp: float
     largest: float
     condition: float
     is_resolved: bool
@@ -55,14 +51,14 @@ class Conditioning:
     @property
     def is_toeplitz(self) -> bool:
         """Whether the normal equations in the smaller space are exactly Toeplitz: the symbol says all of them."""
-        operator = self.problem.operator
+        operator = self.operator
         return structure.is_valid(operator) if structure.is_wide(operator) else structure.is_full(operator)
 
     @property
     def is_regular(self) -> bool:
         """Whether the symbol keeps away from 0, and is not square: square ones vanish between the samples."""
-        outputs, inputs = _symbol_shape(self.problem)
-        has_rank = outputs < inputs if structure.is_wide(self.problem.operator) else inputs < outputs
+        outputs, inputs = _symbol_shape(self.operator)
+        has_rank = outputs < inputs if structure.is_wide(self.operator) else inputs < outputs
         return has_rank and self.is_resolved and self.condition <= REGULAR
 
     @property
@@ -74,34 +70,18 @@ class Conditioning:
         """
         return self.is_toeplitz and self.is_regular
 
-    @property
-    def iterations(self) -> float:
-        """How many will be taken, or the most that may be."""
-        return min(self._expected, float(min(self.problem.max_iterations, MANY)))
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether an iteration is sure to end, with an answer of the accuracy that goes with its tolerance."""
-        problem = self.problem
-        enough = SURE_REGULAR if self.is_toeplitz or self.is_regular else SURE_OTHERWISE
-        promised = self.condition * problem.tolerance <= problem.accuracy
-        ends = MARGIN * self._expected <= problem.max_iterations and problem.tolerance >= LEAST_TOLERANCE
-        is_damped = self.largest <= enough * problem.regularization.damp
-        return ends and (is_damped or (promised and self.is_certain))
-
-    @property
-    def _expected(self) -> float:
+    def iterations_to(self, tolerance: float) -> float:
+        """How many iterations are likely until the residual has shrunk so far."""
         factor, power = TOEPLITZ if self.is_toeplitz else OTHERWISE
-        return factor * self.condition**power * math.log(2.0 / max(min(self.problem.tolerance, 1.0), 1e-300))
+        return factor * self.condition**power * math.log(2.0 / max(min(tolerance, 1.0), 1e-300))
 
 
-def conditioning_of(problem: Problem) -> Conditioning:
+def conditioning_of(operator: Convolution, damp: float) -> Conditioning:
     """Sample the symbol."""
-    operator, damp = problem.operator, problem.regularization.damp
     weight = operator.weight.detach().to(double_of(operator.dtype))
     scale = spectrum.binary_scale(max(float(weight.abs().max()), damp))
     on_outputs = structure.is_wide(operator)
-    size = _symbol_shape(problem)[0 if on_outputs else 1]
+    size = _symbol_shape(operator)[0 if on_outputs else 1]
     side = min(max(math.isqrt(int(MOST_WORK / size**3)), SMALLEST_GRID), LARGEST_GRID)
     matrices = spectrum.matrices(weight / scale, operator.geometry, (side, side))
     if not on_outputs:
@@ -115,10 +95,10 @@ def conditioning_of(problem: Problem) -> Conditioning:
     is_regular = bool((least > 100 * torch.finfo(torch.float64).eps * largest).all())
     condition = float((largest / least).max().sqrt()) if is_regular else math.inf
     is_resolved = all(axis.reach < side * axis.stride for axis in operator.geometry.axes)
-    return Conditioning(problem, scale * float(squares.max().sqrt()), condition, is_resolved)
+    return Conditioning(operator, damp, scale * float(squares.max().sqrt()), condition, is_resolved)
 
 
-def _symbol_shape(problem: Problem) -> tuple[int, int]:
-    geometry = problem.operator.geometry
+def _symbol_shape(operator: Convolution) -> tuple[int, int]:
+    geometry = operator.geometry
     inputs = geometry.in_channels // geometry.groups * math.prod(geometry.stride)
     return geometry.out_channels // geometry.groups, inputs
