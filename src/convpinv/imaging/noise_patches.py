@@ -231,7 +231,10 @@ def _chi_square_median(freedom: int) -> tuple[float, float]:
 def _rounding(plane: Tensor) -> float:
     """Return the standard deviation of rounding to the plane's grid of values, 0 where it has none."""
     values = plane.reshape(-1)
-    values = values[:: max(1, values.numel() // LOOKED_AT_FOR_LEVELS)].to(torch.float64).unique()
+    values = values[:: max(1, values.numel() // LOOKED_AT_FOR_LEVELS)].to(torch.float64)
+    if values[: 2 * MOST_LEVELS].unique().numel() > MOST_LEVELS:  # as in most pictures, at a tenth of the time
+        return 0.0
+    values = values.unique()
     if not FEWEST_LEVELS <= values.numel() <= MOST_LEVELS:
         return 0.0
     gaps = values.diff()

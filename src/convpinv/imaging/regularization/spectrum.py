@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convpinv.arguments import Boundary
 from convpinv.imaging.model import BlurModel, difference_transfer
+from convpinv.imaging.regularization.gains import Gains
 from convpinv.imaging.regularization.window import kept_frequencies, leaked, leaked_scene, window, windowed_power
 
 # Search range of log τ² for pictures of unit deviation: from invisible texture to noise that is a picture.
@@ -139,7 +140,8 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
 
     Notes
     -----
-    Cost: two FFTs and about 300 evaluations of the spectrum a plane. The picture is seen through a Hann window:
+    Cost: two FFTs, and where an error of the PSF is looked for up to 70 passes over the spectrum a plane; those of τ²
+    go over groups of frequencies of nearly the same gain. The picture is seen through a Hann window:
     whatever else is done about its edges leaks into frequencies that the blur has emptied, where next to no noise
     hides it. (Continued by straight lines instead, a Gaussian blur of σ = 5 at 0.05 % noise was fitted with a τ² 4600
     times too large, and the quadratic priors came out 20 dB below the blurred picture.)
@@ -166,12 +168,12 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
         fitted = fit_psf_error(spectrum, power, float(noise)) if examine else 0.0
         largest_error = LARGEST_ERROR * float(spectrum.transfer.mean())
         error = min(fitted, largest_error)
-        gain = (spectrum.transfer + error) * shape
-        coarse = _costs(gain, power, noise, grid)
+        gains = Gains.of((spectrum.transfer + error) * shape, power)
+        coarse = _costs(gains, noise, grid)
         index = int(coarse.argmin())
         width = (high - low) / (steps - 1)
         fine = grid[index] + torch.linspace(-width, width, 17, dtype=torch.float64, device=device)
-        found = math.exp(float(fine[_costs(gain, power, noise, fine).argmin()]))
+        found = math.exp(float(fine[_costs(gains, noise, fine).argmin()]))
         scale = min(found, largest)
         signal = scale * spectrum.transfer * shape
         disturbance = noise + scale * error * shape
@@ -190,7 +192,7 @@ def fit_spectrum(spectrum: PictureSpectrum, sigma: Tensor, *, examine_psf: bool 
                 index in (0, steps - 1),
             )
         )
-        costs.append(coarse / gain.numel())
+        costs.append(coarse)
     power, readable, effective, error, capped, at_end = (
         torch.tensor(column, device=device) for column in zip(*fits, strict=True)
     )
@@ -220,13 +222,10 @@ class FittedSpectrum:
         return FittedSpectrum(model, spectrum, fit_spectrum(spectrum, sigma, examine_psf=complete), sigma, complete)
 
 
-def _costs(gain: Tensor, power: Tensor, noise: Tensor, candidates: Tensor) -> Tensor:
-    """Return the negative log-likelihood of each candidate log τ²."""
-    costs = []
-    for candidate in candidates:
-        variance = gain * torch.exp(candidate) + noise
-        costs.append((variance.log() + power / variance).sum())
-    return torch.stack(costs)
+def _costs(gains: Gains, noise: Tensor, candidates: Tensor) -> Tensor:
+    """Return the negative log-likelihood per frequency of each candidate log τ²."""
+    variance = candidates.exp()[:, None] * gains.gain + noise
+    return gains.mean(variance.log()) + gains.mean_of_power(1 / variance)
 
 
 def fit_psf_error(spectrum: PictureSpectrum, power: Tensor, noise: float) -> float:
