@@ -11,13 +11,9 @@ from skimage import data
 from convpinv.arguments import ArgumentError
 from convpinv.imaging import blur, deblur, psf
 from convpinv.imaging.clipping import clipped_pixels
+from imaging.shaken import seen_part
 
 MOTION, DISC = psf.motion(11, 30), psf.defocus(3)
-
-
-def seen_part(scene, kernel, like):
-    top, left = (k - 1 - k // 2 for k in kernel.shape)
-    return scene[top : top + like.shape[0], left : left + like.shape[1]]
 
 
 def psnr(picture, truth):
