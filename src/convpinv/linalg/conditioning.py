@@ -26,11 +26,11 @@ REGULAR = 30.0
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What samples of the symbol tell of an operator and its damping.
+    """What samples of the symbol tell of an operator, damped.
 
     Attributes
     ----------
-    operator, damp : Convolution, float
+    operator : Convolution
         What was asked about.
     largest : float
         The largest singular value σ₁ of the symbol.
@@ -43,7 +43,6 @@ class Conditioning:
     """
 
     operator: Convolution
-    damp: float
     largest: float
     condition: float
     is_resolved: bool
@@ -95,7 +94,7 @@ def conditioning_of(operator: Convolution, damp: float) -> Conditioning:
     is_regular = bool((least > 100 * torch.finfo(torch.float64).eps * largest).all())
     condition = float((largest / least).max().sqrt()) if is_regular else math.inf
     is_resolved = all(axis.reach < side * axis.stride for axis in operator.geometry.axes)
-    return Conditioning(operator, damp, scale * float(squares.max().sqrt()), condition, is_resolved)
+    return Conditioning(operator, scale * float(squares.max().sqrt()), condition, is_resolved)
 
 
 def _symbol_shape(operator: Convolution) -> tuple[int, int]:
