@@ -109,8 +109,10 @@ class Correlator:
             )
         rows, columns = geometry.axes
         used = padded[..., : rows.used_size, : columns.used_size]
-        coarse = spectrum.transform(split_phases(_extend(used, self._fine_grid), geometry.stride))
-        product = multiply(self._symbol, coarse)
+        # No name for what is used up: for one channel it is as large as the picture, twice in double precision.
+        product = multiply(
+            self._symbol, spectrum.transform(split_phases(_extend(used, self._fine_grid), geometry.stride))
+        )
         result = spectrum.inverse_transform(product, self._grid, padded.is_complex())
         return result[..., : rows.out_size, : columns.out_size]
 
@@ -123,8 +125,7 @@ class Correlator:
                 output, self._weight.conj(), stride=geometry.stride, dilation=geometry.dilation, groups=geometry.groups
             )
         else:
-            coarse = spectrum.transform(_extend(output, self._grid))
-            product = multiply(self._symbol.conj().transpose(1, 2), coarse)
+            product = multiply(self._symbol.conj().transpose(1, 2), spectrum.transform(_extend(output, self._grid)))
             phases = spectrum.inverse_transform(product, self._grid, output.is_complex())
             used = join_phases(phases, geometry.stride)[..., : rows.used_size, : columns.used_size]
         return _extend(used, (rows.padded_size, columns.padded_size))

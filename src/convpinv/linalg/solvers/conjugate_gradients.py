@@ -18,6 +18,8 @@ RESTARTS = 3
 # Corrections by another way, of which each has to win as much as this.
 CORRECTIONS = 12
 WORTHWHILE = 0.1
+# What a correction is asked for, against what is needed.
+DIGIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,12 @@ def _corrected(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Add what a residual asks for: the iterate, its residual, the residual's size, and iterations."""
     scale = torch.where(size > 0, size, torch.ones_like(size))
-    asked = target / scale
-    # Where digits are asked for, one more, as the last step mostly brings it: the error of the answer may be κ times
-    # the residual.
-    goal = torch.where(asked < 1e-2, 0.1 * asked, asked)
+    # A digit more than is asked for: the last step mostly brings it, and a correction that just misses costs another.
+    # Without it, where less than two digits are needed, 163 of 800 solves ended in iterations instead of 47.
+    goal = DIGIT * target / scale
     step, used = correct(residual / _column(scale, residual), goal, budget)
-    proposed = value + step * _column(scale, value)
+    proposed = torch.addcmul(value, step, _column(scale, value))
+    del step
     left = right - system.multiply(proposed)
     remaining = batch_norm(left)
     better = remaining < size  # not where it is not finite

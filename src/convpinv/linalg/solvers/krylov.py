@@ -229,7 +229,8 @@ class Krylov(Solver):
     def _solve(self, state: KrylovState, batch: Tensor, adjoint: bool) -> Solution:
         right = batch.to(state.operator.dtype)
         sizes = _binary_sizes(right)
-        solution = self._solve_at_unit_scale(state, right / sizes, adjoint)
+        right = right / sizes
+        solution = self._solve_at_unit_scale(state, right, adjoint)
         # One after the other: their quotient may be no number where the product is one.
         return replace(solution, value=(solution.value / state.scale * sizes).to(batch.dtype))
 
@@ -316,8 +317,10 @@ def _system(operator: Convolution, on_outputs: bool, damp: float, rtol: float) -
         return system
     if damp < DAMP_FOR_ELIMINATION * largest:
         return replace(system, strips=strips)
-    # Iterations are a last resort there, and go without the strips.
-    return replace(system, elimination=Elimination(suffices, strips, (largest / damp) ** 2 + 1.0))
+    # Iterations are a last resort there: they go without the strips, and precondition in the precision that suffices.
+    return replace(
+        system, inverse_symbol=suffices, elimination=Elimination(suffices, strips, (largest / damp) ** 2 + 1.0)
+    )
 
 
 def _largest_value(gram: Tensor) -> float:
