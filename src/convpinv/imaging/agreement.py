@@ -240,11 +240,14 @@ def _kernels(call: str, psf: Any, pictures: arguments.Pictures) -> tuple[Tensor,
     return of_one_size(kernels).to("cpu", torch.float64), findings
 
 
-def task_of(job: Job, material: Material, unit: Unit | None = None) -> Task:
-    """Return all that a restoration depends on; with a ``unit`` that of a larger picture, else of these pictures."""
+def task_of(job: Job, material: Material, unit: Unit | None = None, gap: tuple[int, int] | None = None) -> Task:
+    """Return all that a restoration depends on; with a ``unit`` that of a larger picture, else of these pictures.
+
+    ``gap`` is by how much the larger picture's grid exceeds it.
+    """
     pictures = material.pictures
     size = (pictures.shape[-2], pictures.shape[-1])
-    models = [BlurModel.build(kernel, size, job.boundary) for kernel in material.kernels]
+    models = [BlurModel.build(kernel, size, job.boundary, gap) for kernel in material.kernels]
     gain = largest_power(material.kernels)
     if unit is None:
         unit = Unit.of(pictures, job.boundary != Boundary.ZEROS, job.rounding)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from convpinv.imaging.model import BlurModel
+from convpinv.imaging.model import BlurModel, squared_magnitude
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GridBlur:
         return GridBlur(
             model.grid,
             transfer.to(complex_dtype),
-            transfer.abs().square().to(dtype),
+            squared_magnitude(transfer).to(dtype),
             model.difference_transfer().to(dtype),
         )
 

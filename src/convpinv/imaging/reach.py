@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convpinv import arguments
 from convpinv.imaging import psf_parse
-from convpinv.imaging.model import difference_powers
+from convpinv.imaging.model import difference_powers, squared_magnitude
 from convpinv.imaging.regularization import LINEAR
 from convpinv.linalg import halo_within, sums_outside
 
@@ -151,7 +151,7 @@ def _tails(kernel: Tensor, prior: str, strength: float, size: int) -> Tensor:
     rows, columns = ((torch.arange(k) - k // 2) % size for k in kernel.shape)
     centred[rows[:, None], columns] = kernel
     spectrum = torch.fft.rfft2(centred)
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    power = squared_magnitude(spectrum)
     weight = strength * float(power.max())
     if prior == "tikhonov":
         power += weight

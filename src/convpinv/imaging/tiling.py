@@ -18,7 +18,7 @@ from convpinv.imaging.agreement import Agreement, largest_power, restored_togeth
 from convpinv.imaging.grid import GridBlur
 from convpinv.imaging.inpaint import filled
 from convpinv.imaging.material import Material, Unit
-from convpinv.imaging.model import UNKNOWN, BlurModel
+from convpinv.imaging.model import UNKNOWN, BlurModel, grid_length
 from convpinv.imaging.report import Job
 from convpinv.imaging.solving import solve_apart
 from convpinv.linalg import fast_size
@@ -39,6 +39,10 @@ class PartRestorer:
         What holds for all parts.
     device
         Where to compute.
+    gap
+        By how many rows and columns the grid of the whole picture exceeds it, as :func:`border_gap` tells. Windows that
+        join both of its ends, of a length that :func:`window_length` returned for that, are restored with the same
+        unknown strip between them.
 
     Examples
     --------
@@ -53,8 +57,9 @@ class PartRestorer:
     (40, 40)
     """
 
-    def __init__(self, agreement: Agreement, device: str = "cpu") -> None:
+    def __init__(self, agreement: Agreement, device: str = "cpu", gap: tuple[int, int] | None = None) -> None:
         self.agreement = agreement
+        self._gap = gap
         self.device = torch.device(device)
         # What is drawn towards: darkness where there is darkness outside, as in deblur.
         dark = agreement.boundary == Boundary.ZEROS
@@ -181,7 +186,7 @@ class PartRestorer:
             scale,
             torch.zeros(1, dtype=torch.bool, device=planes.device),
         )
-        task = task_of(job, material, unit)
+        task = task_of(job, material, unit, None if inside else self._gap)
         units = choosing.strength_units(job, scale)
         strength = (agreement.strength[channel] * task.gain / units).clamp(*choosing.STRENGTHS)
         first = None
@@ -197,23 +202,20 @@ def border_gap(length: int, taps: int, boundary: str) -> int:
     >>> border_gap(1000, 25, "unknown"), border_gap(1000, 25, "circular")
     (24, 0)
     """
-    return 0 if boundary == Boundary.CIRCULAR else fast_size(length + taps - 1) - length
+    return 0 if boundary == Boundary.CIRCULAR else grid_length(length, taps) - length
 
 
 def window_length(least: int, taps: int, gap: int | None = None) -> int:
     """Return the smallest length, at least ``least``, of a window whose transforms are fast.
 
-    With a ``gap`` the grid must exceed the window by just that: then a window that joins both ends of a picture sees
-    the same unknown strip between them as the picture does. 0 is for periodic windows; None takes any gap.
+    With a ``gap`` the grid exceeds the window by just that: then a window that joins both ends of a picture sees the
+    same unknown strip between them as the picture does. 0 is for periodic windows; None is the reach of the PSF.
 
-    >>> window_length(101, 25), window_length(101, 25, gap=0)
-    (104, 112)
+    >>> window_length(101, 25), window_length(101, 25, gap=0), window_length(101, 25, gap=40)
+    (104, 104, 104)
     """
-    length = least
-    if gap is None:
-        return fast_size(length + taps - 1) - (taps - 1)
-    if gap == 0:
-        return fast_size(length)
-    while fast_size(length + taps - 1) - length != gap:
-        length += 1
-    return length
+    gap = taps - 1 if gap is None else gap
+    grid = fast_size(least + gap)
+    while (faster := fast_size(grid)) != grid:  # a larger one may be cheaper than the cheapest near a smaller one
+        grid = faster
+    return grid - gap

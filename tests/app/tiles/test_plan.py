@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from convpinv.app.tiles import memory
 from convpinv.app.tiles.plan import Layout, fitting
 from convpinv.arguments import ArgumentError
 from convpinv.imaging import border_gap, window_length
+from convpinv.imaging.model import BlurModel
 from tiled import ENVIRONMENT
 
 
@@ -60,12 +62,17 @@ def test_every_pixel_is_written_once_with_its_halo(
     assert (written == 1).all()
 
 
-def test_windows_at_the_border_see_the_gap_of_the_whole() -> None:
-    gap = border_gap(16384, 17, "unknown")
+@pytest.mark.parametrize("whole", [9000, 16384, 33333])
+@pytest.mark.parametrize("taps", [3, 17, 64])
+def test_windows_at_the_border_see_the_gap_of_the_whole(whole: int, taps: int) -> None:
+    gap = border_gap(whole, taps, "unknown")
+    psf = torch.full((taps, taps), 1 / taps**2)
+    assert BlurModel.build(psf, (whole, whole), "unknown").grid == (whole + gap, whole + gap)
     for least in (500, 2000, 4999):
-        length = window_length(least, 17, gap)
-        assert length >= least
-        assert border_gap(length, 17, "unknown") == gap
+        length = window_length(least, taps, gap)
+        # Sought among the windows that get that gap by themselves, one in three was more than twice as long.
+        assert least <= length <= 1.15 * least
+        assert BlurModel.build(psf, (length, length), "unknown", (gap, gap)).grid == (length + gap, length + gap)
 
 
 def test_the_largest_core_that_fits() -> None:

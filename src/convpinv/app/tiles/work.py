@@ -35,7 +35,7 @@ class Work:
             raise UnreadableFileError(path, "has changed since the work was planned; start afresh with --overwrite")
         self._progress = Progress(target)
         self._sink = open_sink(self._progress.pixels, plan.form)
-        self._restorer = PartRestorer(plan.agreed(), device or plan.device)
+        self._restorer = PartRestorer(plan.agreed(), device or plan.device, plan.layout.gap)
         # Of the last size of windows: the sizes come one after the other, and each is as large as a window.
         self._prepared: tuple[Any, tuple[Any, ...]] = (None, ())
         # Sums depend on how many threads share them: the same for all tiles, or results would not be bit-equal.

@@ -51,6 +51,20 @@ class Observation:
             return torch.lerp(self.data, blurred, penalty / (1 + penalty))
         return (weight * self.data).add_(penalty * blurred).div_(weight + penalty)
 
+    def add_pull(self, to: Tensor, blurred: Tensor, penalty: Tensor) -> None:
+        """Add ``blurred − nearest(blurred)`` to a tensor, in its memory."""
+        if self.is_complete:
+            to.addcmul_(blurred - self.data, 1 / (1 + penalty))
+        else:
+            to.add_(blurred).sub_(self.nearest(blurred, penalty))
+
+    def reflect(self, blurred: Tensor, penalty: Tensor, out: Tensor) -> None:
+        """Write ``2 nearest(blurred) − blurred``: where every pixel counts fully, in one pass."""
+        if self.is_complete:
+            torch.lerp(blurred, self.data, 2 / (1 + penalty), out=out)
+        else:
+            torch.sub(2 * self.nearest(blurred, penalty), blurred, out=out)
+
     def rows(self, which: slice) -> Observation:
         """Return the observation of some rows, in the same memory."""
         weight, clipped = (None if part is None else part[..., which, :] for part in (self.weight, self.clipped))

@@ -46,18 +46,20 @@ class DataSplit:
         rows, columns = self.observation.data.shape[-2:]
         for slab in slabs(blurred):
             point, target = self.point[..., slab, :], blurred[..., slab, :]
-            seen = self.observation.rows(slice(slab.start, min(slab.stop, rows))) if slab.start < rows else None
-            inside = (..., slice(0, max(0, min(slab.stop, rows) - slab.start)), slice(0, columns))
+            below = max(0, min(slab.stop, rows) - slab.start)
+            seen = self.observation.rows(slice(slab.start, slab.start + below)) if below else None
+            inside = (..., slice(0, below), slice(0, columns))
             if self.is_new:
                 point.copy_(target)
             else:
                 if seen is not None:
                     # Here P v = v + (P v − v), and outside the second part is 0.
-                    target[inside].add_(point[inside]).sub_(seen.nearest(point[inside], penalty))
+                    seen.add_pull(target[inside], point[inside], penalty)
                 point.lerp_(target, relaxation)
-            target.copy_(point)
             if seen is not None:
-                torch.sub(2 * seen.nearest(point[inside], penalty), point[inside], out=target[inside])
+                seen.reflect(point[inside], penalty, out=target[inside])
+            target[..., below:, :] = point[..., below:, :]
+            target[..., :below, columns:] = point[..., :below, columns:]
         self.is_new = False
         return blurred
 

@@ -206,7 +206,10 @@ class _Splitting:
         self.schedule = problem.schedule
         self.grid = GridBlur.of(problem.model, dtype)
         constrained = CONSTRAINT_WEIGHT if problem.constraint is not None else 0.0
-        self.inverse = 1 / (self.grid.power + self.schedule.difference_weight * self.grid.differences + constrained)
+        divisor = self.grid.power + self.schedule.difference_weight * self.grid.differences + constrained
+        # Complex even where it is real, and with the conjugate written out: torch would make either anew at each step.
+        self.inverse = (1 / divisor).to(self.grid.transfer.dtype)
+        self.adjoint_inverse = self.grid.transfer.conj() * self.inverse
 
     def start(self, problem: Problem) -> _State:
         """Return the state at a first scene: generalised Tikhonov, of the picture continued over the grid."""
@@ -238,12 +241,12 @@ class _Splitting:
     def step(self, state: _State) -> Tensor:
         """Advance by one iteration; return the change of each picture, relative to its deviation (n,)."""
         weight, relaxation = self.schedule.difference_weight, self.schedule.relaxation
-        spectrum = self.grid.adjoint(state.data.advance(state.blurred, state.penalty, relaxation))
+        spectrum = self.grid.transform(state.data.advance(state.blurred, state.penalty, relaxation))
         state.blurred = state.scene  # what is no longer needed goes before the next is made
         rest = state.edges.advance(state.scene, state.strength / (state.penalty * weight), relaxation, weight)
         if state.limits is not None:
             rest.add_(state.limits.advance(state.scene, relaxation), alpha=CONSTRAINT_WEIGHT)
-        spectrum.add_(self.grid.transform(rest)).mul_(self.inverse)
+        spectrum.mul_(self.adjoint_inverse).addcmul_(self.grid.transform(rest), self.inverse)
         del rest
         state.blurred = former = state.scene
         state.scene = self.grid.back(spectrum)

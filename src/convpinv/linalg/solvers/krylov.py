@@ -92,7 +92,8 @@ class NormalSystem:
         without it.
         """
         transformed = spectrum.transform(self._embed(batch))
-        product = frame.corrected(partial(multiply_symbol, self.inverse_symbol), self.strips, transformed)
+        inverse = self.inverse_symbol.to(transformed.dtype)  # that of elimination may be kept in single precision
+        product = frame.corrected(partial(multiply_symbol, inverse), self.strips, transformed)
         return self._cropped(product, batch)
 
     def correct(self, right: Tensor, goal: Tensor, budget: int) -> tuple[Tensor, int]:
